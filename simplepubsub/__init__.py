@@ -1,0 +1,1 @@
+"""Real-time pub/sub for Python code that does not speak asyncio."""

@@ -1,0 +1,136 @@
+"""The two seams of the engine, and the records that cross them.
+
+A `Transport` is one live duplex carrier of frames. A `Protocol` is pure: it turns commands into frames and frames into
+events. Between them and the engine nothing else is agreed; a new protocol or carrier needs no change in this package.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple, Union
+
+__all__ = ["Ack", "Connected", "Dial", "Disconnected", "Frame", "Inbound", "Pong", "Protocol", "Resume", "Transport"]
+
+#: (opcode, payload): one whole message or one control frame; opcodes as in RFC 6455 section 5.2.
+Frame = Tuple[int, Union[str, bytes]]
+
+#: What a protocol needs to continue a lost session; opaque to the engine.
+Resume = Any
+
+
+class Transport:
+    """One live carrier. It dies once and is never reused.
+
+    Reading and writing have one owner each; nothing here takes a lock that is held across I/O.
+    """
+
+    def receive(self) -> List[Frame]:
+        """Block until frames arrive and return them all, control frames included; reader thread only.
+
+        Raises TransportClosed after the peer's close frame, TransportError when the carrier broke or was aborted,
+        RemoteProtocolError when the peer broke the framing rules.
+        """
+        raise AssertionError("a transport must implement receive()")
+
+    def send(self, frames: Sequence[Frame]) -> None:
+        """Write all frames in one system call where possible, blocking while the peer is slow; writer only.
+
+        Raises TransportError.
+        """
+        raise AssertionError("a transport must implement send()")
+
+    def close(self, code: int, reason: str) -> None:
+        """Start the close handshake by writing a close frame; writer only. Raises TransportError."""
+        raise AssertionError("a transport must implement close()")
+
+    def abort(self) -> None:
+        """End the carrier at once and wake a blocked receive() and send(); any thread, any number of times."""
+        raise AssertionError("a transport must implement abort()")
+
+    def release(self) -> None:
+        """Free the file descriptor; called once, after reader and writer have ended."""
+        raise AssertionError("a transport must implement release()")
+
+
+class Dial:
+    """One attempt to open a transport; ``connect`` runs in a thread of its own, ``abort`` comes from another."""
+
+    def connect(self, url: str, timeout: Optional[float]) -> Transport:
+        """Return an open transport within ``timeout`` seconds. Raises ConnectError."""
+        raise AssertionError("a dial must implement connect()")
+
+    def abort(self) -> None:
+        """Make a running ``connect`` fail soon; any thread, any number of times."""
+        raise AssertionError("a dial must implement abort()")
+
+
+class Inbound:
+    """Base of every message that goes to the application; the engine reads and writes just these two fields."""
+
+    __slots__ = ("after_gap", "sequence_id")
+
+    sequence_id: int
+    after_gap: bool
+
+
+class Connected(NamedTuple):
+    """The service accepted the connection. ``resume`` is None where the protocol cannot continue a session."""
+
+    connection_id: str
+    user_id: Optional[str] = None
+    resume: Resume = None
+
+
+class Disconnected(NamedTuple):
+    """The service announces that it is about to close; ``message`` is its reason."""
+
+    message: str = ""
+
+
+class Ack(NamedTuple):
+    """The answer to one command. ``ok`` includes "executed before"."""
+
+    ack_id: int
+    ok: bool
+    name: str = ""
+    message: str = ""
+
+
+class Pong(NamedTuple):
+    """The answer to a protocol-level ping."""
+
+
+#: What `Protocol.decode` returns: one of the records above, an application message, or None for nothing of interest.
+Decoded = Union[Connected, Disconnected, Ack, Pong, Inbound, None]
+
+
+class Protocol:
+    """The rules of one wire protocol: pure functions and constants, safe from any thread."""
+
+    #: What to offer in the handshake; empty when the protocol has no subprotocol.
+    subprotocols: Sequence[str] = ()
+    #: Whether the service numbers its messages, wants the numbers acknowledged, and can continue a lost session.
+    reliable = False
+
+    def url(self, base: str, resume: Resume) -> str:
+        """Return the URL to dial: ``base`` for a new session, or the one that continues ``resume``."""
+        raise AssertionError("a protocol must implement url()")
+
+    def decode(self, frame: Frame) -> Decoded:
+        """Return what a data frame means. Raises RemoteProtocolError when it breaks the protocol."""
+        raise AssertionError("a protocol must implement decode()")
+
+    def ping(self) -> Frame:
+        """Return the frame that asks the peer for a sign of life."""
+        raise AssertionError("a protocol must implement ping()")
+
+    def sequence_ack(self, sequence_id: int) -> Frame:
+        """Return the frame that acknowledges every message up to ``sequence_id``; reliable protocols only."""
+        raise AssertionError("a protocol must implement sequence_ack()")
+
+    def restore(self, key: str, ack_id: int) -> Frame:
+        """Return the frame that restores one entry of the restore list (a group) on a new session."""
+        raise AssertionError("a protocol must implement restore()")
+
+
+#: Makes one dial attempt object per try.
+Dialer = Callable[[], Dial]

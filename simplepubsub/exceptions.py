@@ -1,0 +1,251 @@
+"""One hierarchy for everything that simplepubsub raises.
+
+::
+
+    SimplePubSubError
+    +-- ConnectError                      a connection could not be made       .url .hint .will_retry
+    |   +-- OpenClientError               ... and start() gives up because of it
+    |   +-- HandshakeRejected             an HTTP answer instead of an upgrade  .status .body
+    |   |   +-- AuthenticationError       401 or 403
+    |   +-- SubprotocolRefused            the peer does not speak our subprotocol
+    |   +-- ConnectTimeout                (also a builtin TimeoutError)
+    +-- ConnectionClosed                  the connection ended                  .code .reason .by .will_retry
+    |   +-- ClientStopped                 stop() was called, or the client gave up
+    +-- SendMessageError                  one send failed                       .ack_id .name .message .error_detail
+    |   +-- AckTimeout                    no answer in time (also a builtin TimeoutError)
+    |   +-- DeliveryUncertain             sent, but the session that would have answered is gone
+    |   +-- OutboxFull                    nothing was queued: the outbox is full
+    +-- ReceiveTimeout                    nothing arrived in time (also a builtin TimeoutError)
+    +-- FlushTimeout                      sends still unanswered (also a builtin TimeoutError)   .unacked
+    +-- InboxOverflow                     nobody reads what arrives
+    +-- MessagesLost                      a gap in the stream                   .gap
+    +-- InvalidArgument                   the caller's mistake (also a builtin ValueError)
+    |   +-- MessageTooLarge               over 1 MiB                            .size .limit
+    +-- ClientStateError                  the call does not fit the client's state
+    |   +-- ForkedError                   the client belongs to the parent process
+    +-- TransportError                    a carrier died without a close handshake
+    |   +-- TransportClosed               it ended with a WebSocket close code  .code .reason
+    +-- RemoteProtocolError               the peer broke the protocol           .code
+    +-- ServerError                       the embedded server cannot do what was asked
+
+Where a builtin says the same thing the class inherits it too, so ``except TimeoutError`` works. Every raise makes a
+new instance; the recorded first cause is its ``__cause__``. No message contains a token or a key.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+__all__ = [
+    "AckTimeout",
+    "AuthenticationError",
+    "ClientStateError",
+    "ClientStopped",
+    "ConnectError",
+    "ConnectTimeout",
+    "ConnectionClosed",
+    "DeliveryUncertain",
+    "FlushTimeout",
+    "ForkedError",
+    "HandshakeRejected",
+    "InboxOverflow",
+    "InvalidArgument",
+    "MessageTooLarge",
+    "MessagesLost",
+    "OpenClientError",
+    "OutboxFull",
+    "ReceiveTimeout",
+    "RemoteProtocolError",
+    "SendMessageError",
+    "ServerError",
+    "SimplePubSubError",
+    "SubprotocolRefused",
+    "TransportClosed",
+    "TransportError",
+]
+
+
+class SimplePubSubError(Exception):
+    """Base of every error of this package."""
+
+
+class ConnectError(SimplePubSubError):
+    """A connection could not be made; ``str()`` names the step that failed, the value, and what to do next.
+
+    ``url`` has its secrets masked. ``will_retry`` says whether the client tries again by itself. ``fatal`` marks a
+    refusal that trying again cannot cure (a wrong token, hub or subprotocol).
+    """
+
+    fatal = False
+
+    def __init__(self, message: str, *, url: str = "", hint: str = "", will_retry: bool = False) -> None:
+        super().__init__(message + ("; " + hint if hint else ""))
+        self.url = url
+        self.hint = hint
+        self.will_retry = will_retry
+
+
+class OpenClientError(ConnectError):
+    """``start()`` did not reach a connection; ``__cause__`` is the failure of the last attempt."""
+
+
+class HandshakeRejected(ConnectError):
+    """The peer answered the upgrade request with an HTTP status instead of 101."""
+
+    def __init__(self, message: str, *, status: int, body: str = "", **details: Any) -> None:
+        super().__init__(message, **details)
+        self.status = status
+        self.body = body
+        # 408, 425, 429 and 5xx describe a moment, the other 4xx describe the request.
+        self.fatal = 400 <= status < 500 and status not in (408, 425, 429)
+
+
+class AuthenticationError(HandshakeRejected):
+    """The peer answered 401 or 403: the token or the key is not accepted."""
+
+
+class SubprotocolRefused(ConnectError):
+    """The peer accepted the upgrade without the subprotocol that was asked for."""
+
+    fatal = True
+
+
+class ConnectTimeout(ConnectError, TimeoutError):
+    """DNS, TCP, TLS, proxy and handshake together took longer than the limit."""
+
+
+class ConnectionClosed(SimplePubSubError):
+    """The connection ended.
+
+    ``code`` and ``reason`` are those of the WebSocket close (None without one), ``by`` is "peer", "client" or
+    "network", ``will_retry`` says whether the client goes on by itself.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: Optional[int] = None,
+        reason: str = "",
+        by: str = "network",
+        will_retry: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+        self.by = by
+        self.will_retry = will_retry
+
+
+class ClientStopped(ConnectionClosed):
+    """The client is stopped: by ``stop()``, or because it gave up (``__cause__`` says why)."""
+
+
+class SendMessageError(SimplePubSubError):
+    """A send failed.
+
+    ``ack_id`` identifies the send: sending again with it is deduplicated by the service. ``name`` and ``message`` are
+    the service's (``name`` is empty when the failure is local), ``error_detail`` holds both or is None.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        ack_id: Optional[int] = None,
+        name: str = "",
+        message: str = "",
+        error_detail: Any = None,
+    ) -> None:
+        super().__init__(text)
+        self.ack_id = ack_id
+        self.name = name
+        self.message = message
+        self.error_detail = error_detail
+
+
+class AckTimeout(SendMessageError, TimeoutError):
+    """No acknowledgement in time; ``written`` tells whether the message had left this process."""
+
+    def __init__(self, text: str, *, written: bool = True, **details: Any) -> None:
+        super().__init__(text, **details)
+        self.written = written
+
+
+class DeliveryUncertain(SendMessageError):
+    """The message was written, but its session could not be recovered: it may or may not have been delivered."""
+
+
+class OutboxFull(SendMessageError):
+    """The outbox holds ``max_outbox_bytes`` of unsent or unacknowledged data; nothing was queued."""
+
+
+class ReceiveTimeout(SimplePubSubError, TimeoutError):
+    """No message arrived within the timeout; the client is fine and may be asked again."""
+
+
+class FlushTimeout(SimplePubSubError, TimeoutError):
+    """``flush()`` ran out of time with ``unacked`` sends still unanswered; they stay in progress."""
+
+    def __init__(self, text: str, *, unacked: int) -> None:
+        super().__init__(text)
+        self.unacked = unacked
+
+
+class InboxOverflow(SimplePubSubError):
+    """Twice ``max_inbox`` messages arrived that nobody received; the client stopped itself."""
+
+
+class MessagesLost(SimplePubSubError):
+    """A session could not be recovered, so messages may be missing before the next one; ``gap`` has the details."""
+
+    def __init__(self, text: str, *, gap: Any) -> None:
+        super().__init__(text)
+        self.gap = gap
+
+
+class InvalidArgument(SimplePubSubError, ValueError):
+    """An argument is not acceptable; the message names it, its value, and what is allowed. Nothing was sent."""
+
+
+class MessageTooLarge(InvalidArgument):
+    """One encoded message is larger than the service accepts (1 MiB)."""
+
+    def __init__(self, text: str, *, size: int, limit: int) -> None:
+        super().__init__(text)
+        self.size = size
+        self.limit = limit
+
+
+class ClientStateError(SimplePubSubError, RuntimeError):
+    """The call does not fit the state of the client (a send before ``start()``, ``start()`` twice, ...)."""
+
+
+class ForkedError(ClientStateError):
+    """The client was started in the parent process; make a new client in the child."""
+
+
+class TransportError(SimplePubSubError):
+    """The carrier died without a close handshake (reset, timeout, TLS failure, abort)."""
+
+
+class TransportClosed(TransportError):
+    """The carrier ended with a close handshake; ``code`` is the WebSocket close code, 1005 if it carried none."""
+
+    def __init__(self, text: str, *, code: int, reason: str = "", by: str = "peer") -> None:
+        super().__init__(text)
+        self.code = code
+        self.reason = reason
+        self.by = by
+
+
+class RemoteProtocolError(SimplePubSubError):
+    """The peer sent something that breaks the protocol; ``code`` is the WebSocket close code to answer with."""
+
+    def __init__(self, text: str, *, code: int = 1002) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class ServerError(SimplePubSubError):
+    """The embedded server cannot be started or cannot do what was asked."""

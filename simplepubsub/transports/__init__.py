@@ -1,0 +1,1 @@
+"""Carriers of frames: everything that touches a socket lives here."""

@@ -1,0 +1,1 @@
+"""Azure Web PubSub for code that does not speak asyncio."""
