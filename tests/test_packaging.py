@@ -37,7 +37,7 @@ def setup_arguments(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return arguments
 
 
-def tested_versions() -> list[str]:
+def interpreters_in_tox() -> list[str]:
     tox = configparser.ConfigParser(interpolation=None)
     tox.read(str(ROOT / "tox.ini"), encoding="utf-8")
     factors = re.search(r"^py\{([\d,]+)\}$", tox["tox"]["env_list"], re.M)
@@ -66,7 +66,7 @@ def test_version_is_written_once(setup_arguments):
 def test_supported_interpreters_agree(setup_arguments):
     classifier = "Programming Language :: Python :: 3."
     declared = ["3." + c[len(classifier) :] for c in setup_arguments["classifiers"] if c.startswith(classifier)]
-    assert declared == tested_versions()
+    assert declared == interpreters_in_tox()
     assert setup_arguments["python_requires"] == ">=" + declared[0]
 
 
@@ -83,11 +83,14 @@ def test_console_script_target_exists(setup_arguments):
     assert callable(getattr(importlib.import_module(module), function))
 
 
-def test_installed_metadata(setup_arguments):
-    try:
-        distribution = metadata.distribution("simplepubsub")
-    except metadata.PackageNotFoundError:
+def test_installed_wheel_is_whole(setup_arguments):
+    # Only a wheel has a RECORD; the egg-info directory that a build leaves in the source tree has none.
+    wheels = [d for d in metadata.distributions() if d.metadata["Name"] == "simplepubsub" and d.read_text("RECORD")]
+    if not wheels:
         pytest.skip("run from a checkout that is not installed")
-    assert distribution.version == __version__
-    assert distribution.metadata["Requires-Python"] == setup_arguments["python_requires"]
-    assert {"simplepubsub/py.typed", "simplepubsub/LICENSE.txt"} <= {str(f) for f in distribution.files}
+    (wheel,) = wheels
+    assert wheel.version == __version__
+    assert wheel.metadata["Requires-Python"] == setup_arguments["python_requires"]
+    source = ROOT / "simplepubsub"
+    wanted = {f.relative_to(ROOT).as_posix() for f in source.rglob("*") if f.suffix in (".py", ".typed", ".txt")}
+    assert not wanted - {f.as_posix() for f in wheel.files}
