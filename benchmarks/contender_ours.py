@@ -1,0 +1,119 @@
+"""simplepubsub as its users write it: nowait sends with a window, a receive loop, blocking sends."""
+from __future__ import annotations
+
+import collections
+import os
+import threading
+import time
+
+from contender import Timer, largest_gap, latencies, timed_calls
+from processes import rss, thread_count
+from wire import TEXT
+
+from simplepubsub.webpubsub import WebPubSubClient
+
+STEP = 128  # how often the publisher looks at a future
+LIMIT = 60.0  # seconds for any one wait
+
+
+def pipeline(client, options, each=None, count: int = 0) -> int:
+    """Publish with at most `options.window` unacknowledged, for `seconds` or `count`, and wait for every ack.
+
+    One future in STEP is waited for; acks come in order, so it stands for those before it, and flush covers the rest.
+    """
+    marks = collections.deque()
+    keep = max(options.window // STEP, 1)
+    sent = 0
+    begin = time.perf_counter()
+    while (sent < count) if count else (time.perf_counter() - begin < options.seconds):
+        for _ in range(STEP):
+            future = client.send_to_group_nowait("bench", TEXT, "text")
+            if each is not None:
+                future.add_done_callback(each)
+        sent += STEP
+        marks.append(future)
+        if len(marks) >= keep:
+            marks.popleft().result(LIMIT)
+    client.flush(LIMIT)
+    future.result(0)
+    return sent
+
+
+def publish_acked(options) -> dict:
+    """Publish as fast as the client takes it."""
+    with WebPubSubClient(options.url) as client:
+        pipeline(client, options, count=STEP * 16)
+        timer = Timer().start()
+        return timer.result(pipeline(client, options))
+
+
+def receive(options) -> dict:
+    """Take a flood with receive()."""
+    count = options.count or 200000
+    with WebPubSubClient(options.url) as client:
+        client.send_event("flood", {"count": count, "size": 100, "type": "text"}, "json")
+        client.receive(timeout=10)
+        timer = Timer().start()
+        for _ in range(count - 1):
+            message = client.receive(timeout=10)
+        if message.sequence_id != count or message.data != TEXT:
+            raise ConnectionError("the last of %d messages came as number %s" % (count, message.sequence_id))
+        return timer.result(count - 1)
+
+
+def latency(options) -> dict:
+    """Time blocking acknowledged sends, one at a time."""
+    with WebPubSubClient(options.url) as client:
+        return timed_calls(
+            lambda _: client.send_to_group("bench", TEXT, "text"), options.count or 3000, options.seconds)
+
+
+def stall(options) -> dict:
+    """Pipeline acknowledged sends and return the largest gap between completions."""
+    times = []
+    clock, add = time.perf_counter, times.append
+    with WebPubSubClient(options.url) as client:
+        pipeline(client, options, lambda _: add(clock()), options.count or 200000)
+    return largest_gap(times)
+
+
+def memory(options) -> dict:
+    """Open clients in this process and return memory and threads for each."""
+    clients = [WebPubSubClient(options.url)]
+    clients[0].start()
+    before, threads = rss(os.getpid()), thread_count(os.getpid())
+    try:
+        for _ in range(options.count or 50):
+            clients.append(WebPubSubClient(options.url))
+            clients[-1].start()
+        after, threads_after = rss(os.getpid()), thread_count(os.getpid())
+    finally:
+        for client in clients:
+            client.stop()
+    many = len(clients) - 1
+    return {"bytes": (after - before) / many, "threads": (threads_after - threads) / many, "count": many}
+
+
+def recovery(options) -> dict:
+    """Cut our client off our server again and again; time it until `recovered` and until the next acked send."""
+    from simplepubsub.server import Server
+
+    back, sends = [], []
+    with Server(port=0) as server:
+        with WebPubSubClient(server.client_access_url("bench", user_id="bench")) as client:
+            recovered = threading.Event()
+            client.on("recovered", lambda: recovered.set())
+            client.join_group("bench")
+            for number in range(options.count or 20):
+                client.send_to_group("bench", str(number), "text", no_echo=True, timeout=10)
+                recovered.clear()
+                cut = time.perf_counter()
+                server.faults.drop_connections()
+                if not recovered.wait(10):
+                    raise TimeoutError("not recovered within 10 s of cut %d" % number)
+                back.append(time.perf_counter() - cut)
+                client.send_to_group("bench", str(number), "text", no_echo=True, timeout=10)
+                sends.append(time.perf_counter() - cut)
+    result = latencies(back)
+    result.update(send_p50_us=latencies(sends)["p50_us"])
+    return result
