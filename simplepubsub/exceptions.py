@@ -4,7 +4,7 @@
 
     SimplePubSubError
     +-- ConnectError                      a connection could not be made       .url .hint .will_retry
-    |   +-- OpenClientError               ... and start() gives up because of it
+    |   |                                 (the official SDK's name for it, OpenClientError, is the same class)
     |   +-- HandshakeRejected             an HTTP answer instead of an upgrade  .status .body
     |   |   +-- AuthenticationError       401 or 403
     |   +-- SubprotocolRefused            the peer does not speak our subprotocol
@@ -34,7 +34,7 @@ new instance; the recorded first cause is its ``__cause__``. No message contains
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, Optional, TypeVar
 
 __all__ = [
     "AckTimeout",
@@ -64,6 +64,21 @@ __all__ = [
     "TransportError",
 ]
 
+_Error = TypeVar("_Error", bound=BaseException)
+
+
+def fresh(error: _Error) -> _Error:
+    """Return a new instance equal to ``error`` and chained to it.
+
+    One recorded cause may be raised to many callers; sharing one instance would grow its traceback with every raise
+    and keep all their frames alive.
+    """
+    copy = type(error).__new__(type(error), *error.args)
+    copy.args = error.args
+    copy.__dict__.update(error.__dict__)
+    copy.__cause__ = error
+    return copy
+
 
 class SimplePubSubError(Exception):
     """Base of every error of this package."""
@@ -85,8 +100,8 @@ class ConnectError(SimplePubSubError):
         self.will_retry = will_retry
 
 
-class OpenClientError(ConnectError):
-    """``start()`` did not reach a connection; ``__cause__`` is the failure of the last attempt."""
+#: The official SDK's name for a failed ``start()``.
+OpenClientError = ConnectError
 
 
 class HandshakeRejected(ConnectError):

@@ -115,6 +115,10 @@ class Protocol:
         """Return the URL to dial: ``base`` for a new session, or the one that continues ``resume``."""
         raise AssertionError("a protocol must implement url()")
 
+    def shown_url(self, url: str) -> str:
+        """Return ``url`` without its secrets, for messages and logs."""
+        raise AssertionError("a protocol must implement shown_url()")
+
     def decode(self, frame: Frame) -> Decoded:
         """Return what a data frame means. Raises RemoteProtocolError when it breaks the protocol."""
         raise AssertionError("a protocol must implement decode()")

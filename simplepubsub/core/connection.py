@@ -1,0 +1,236 @@
+"""The lifetime of one transport: its reader thread and its writer thread.
+
+========  =======================================================  ============================================
+thread    owns                                                     never
+========  =======================================================  ============================================
+reader    ``transport.receive``, decoding, filling the inbox,      writes, dials
+          completing futures
+writer    ``transport.send`` and ``transport.close``               decodes, dials
+========  =======================================================  ============================================
+
+Both end when the transport dies, whoever killed it; the supervisor joins both before the next dial, so nothing of an old
+connection can touch a new one. The first cause of the end is kept in ``cause``.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
+
+from ..exceptions import InboxOverflow, RemoteProtocolError, TransportClosed, TransportError
+from .protocol import Ack, Connected, Disconnected, Frame, Inbound, Pong, Transport
+
+from .timers import Received, Timers
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+__all__ = ["Connection"]
+
+# Control opcodes of RFC 6455 section 5.2; every transport uses them.
+PING, PONG = 0x9, 0xA
+
+# A batch of the transport may hold thousands of messages; acknowledging after each slice keeps the service's window of
+# 1,000 unacknowledged messages open while a long batch is being decoded.
+SLICE = 256
+
+# How long a dead connection's threads are waited for (seconds); after abort() only a user's callback can hold them.
+JOIN_LIMIT = 5.0
+
+
+class Connection:
+    """Reader and writer over one open transport.
+
+    ``continues`` says that this connection tries to recover a session: it then counts as open with the first frame
+    that arrives, since a refused recovery closes without one.
+    """
+
+    def __init__(self, engine: Engine, transport: Transport, timers: Timers, name: str, continues: bool) -> None:
+        self.engine = engine
+        self.transport = transport
+        self.timers = timers
+        self.continues = continues
+        self.name = name
+        self._mutex = engine.mutex
+        # Guarded by the engine's mutex:
+        self.opened = False
+        self.ended = False  # the reader or the writer is done
+        self.cause: Optional[BaseException] = None
+        self.announced = ""  # the service's reason, from its "disconnected" message
+        self.closing: Optional[Tuple[int, str]] = None  # (code, reason) once the writer should say goodbye
+        self.close_when_sent = False  # goodbye only after everything queued is written
+        self.writable = threading.Condition(engine.mutex)
+        self._reader = threading.Thread(target=self._read, name=name + "-reader", daemon=True)
+        self._writer = threading.Thread(target=self._write, name=name + "-writer", daemon=True)
+
+    def start(self) -> None:
+        """Start both threads."""
+        self._reader.start()
+        self._writer.start()
+
+    def owns_current_thread(self) -> bool:
+        """Return whether the caller is the reader or the writer."""
+        return threading.current_thread() in (self._reader, self._writer)
+
+    def abort(self) -> None:
+        """End the transport now and wake both threads. Safe from any thread."""
+        self.transport.abort()
+        with self._mutex:
+            self.writable.notify_all()
+            self.engine.room.notify_all()
+
+    def join(self, timeout: Optional[float]) -> bool:
+        """Wait until both threads have ended and free the transport; return whether they have."""
+        end = None if timeout is None else time.monotonic() + timeout
+        for thread in (self._reader, self._writer):
+            thread.join(None if end is None else max(0.0, end - time.monotonic()))
+        if self._reader.is_alive() or self._writer.is_alive():
+            return False
+        self.transport.release()
+        return True
+
+    def finish(self, grace: float) -> None:
+        """Let the writer say goodbye for up to ``grace`` seconds, then end everything and join (bounded)."""
+        self._writer.join(grace)
+        self.abort()
+        if not self.join(JOIN_LIMIT):
+            self.engine.log.warning(
+                "a thread of connection %s does not end (a blocking callback on a future?); it is abandoned", self.name
+            )
+
+    def _end(self, cause: BaseException) -> None:
+        with self._mutex:
+            if self.cause is None:
+                self.cause = cause
+            if self.closing is None:
+                if isinstance(cause, TransportClosed):
+                    # RFC 6455 section 5.5.1: a close frame is answered with one, echoing its code.
+                    self.closing = (1000 if cause.code == 1005 else cause.code, "")
+                elif isinstance(cause, RemoteProtocolError):
+                    self.closing = (cause.code, str(cause))
+            self.ended = True
+            self.writable.notify_all()
+            self.engine.wake.notify_all()
+
+    # --- reader -------------------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        try:
+            while True:
+                frames = self.transport.receive()
+                now = time.monotonic()
+                for start in range(0, len(frames), SLICE):
+                    self._handle(frames[start : start + SLICE] if len(frames) > SLICE else frames, now)
+                self.engine.wait_for_room(self)
+        except (TransportError, RemoteProtocolError, InboxOverflow) as error:
+            self._end(error)
+        except BaseException as error:  # a bug of ours: end this connection rather than hang the client
+            self.engine.log.exception("reader failed")
+            self._end(error)
+
+    def _handle(self, frames: Sequence[Frame], now: float) -> None:
+        decode = self.engine.protocol.decode
+        accept = self.engine.sequence.accept
+        messages: List[Inbound] = []
+        acks: List[Ack] = []
+        pings: List[Frame] = []
+        pong = False
+        fault: Optional[RemoteProtocolError] = None
+        if self.continues and not self.opened:
+            self.engine.connection_recovered(self, now)
+        for frame in frames:
+            if frame[0] >= 8:
+                if frame[0] == PING:
+                    pings.append((PONG, frame[1]))
+                continue
+            try:
+                event = decode(frame)
+            except RemoteProtocolError as error:
+                fault = error  # what came before it is intact and is delivered
+                break
+            if type(event) is Ack:
+                acks.append(event)
+            elif isinstance(event, Inbound):
+                if accept(event.sequence_id):
+                    messages.append(event)
+            elif event is None:
+                continue
+            elif type(event) is Pong:
+                pong = True
+            elif isinstance(event, Connected):
+                if messages:
+                    self.engine.deliver(messages)
+                    messages = []
+                self.engine.connection_announced(self, event, now)
+            elif isinstance(event, Disconnected):
+                self.announced = event.message
+        if self.engine.trace is not None:
+            self.engine.trace("received", frames)
+        if messages:
+            self.engine.deliver(messages)
+        settled = None
+        with self._mutex:
+            due = self.timers.received(now, pong)
+            if acks:
+                settled = self.engine.session.acknowledge(acks)
+                self.engine.freed_locked()
+            if pings:
+                # Only the newest needs an answer (RFC 6455 section 5.5.3).
+                self.engine.session.control(pings[-1])
+            if due is Received.ACK_NOW:
+                self.engine.queue_sequence_ack_locked(self)
+            elif due is Received.TIMER_SET:
+                self.engine.wake.notify_all()
+            if pings:
+                self.writable.notify()
+        if settled:
+            self.engine.complete(settled)
+        if fault is not None:
+            raise fault
+
+    # --- writer -------------------------------------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        session = self.engine.session
+        try:
+            while True:
+                with self._mutex:
+                    while not (session.writable or self.ended or self._may_close_locked()):
+                        self.writable.wait()
+                    if self.ended and self.closing is None:
+                        return
+                    goodbye = self.closing if self.ended or self._may_close_locked() else None
+                    frames = [] if goodbye else session.take()
+                if goodbye is not None:
+                    self.transport.close(*goodbye)
+                    return
+                self.transport.send(frames)
+                if self.engine.trace is not None:
+                    self.engine.trace("sent", frames)
+                with self._mutex:
+                    done = session.wrote()
+                    if done:
+                        self.engine.freed_locked()
+                self.engine.complete_written(done)
+        except TransportError as error:
+            self._end(error)
+        except BaseException as error:  # a bug of ours, as above
+            self.engine.log.exception("writer failed")
+            self._end(error)
+
+    def _may_close_locked(self) -> bool:
+        if self.closing is None:
+            return False
+        return not (self.close_when_sent and self.engine.session.open and self.engine.session.queued)
+
+    def goodbye_locked(self, code: int, reason: str, when_sent: bool) -> None:
+        """Ask the writer for the close handshake, after everything queued when ``when_sent``."""
+        if self.closing is None:
+            self.closing = (code, reason)
+            self.close_when_sent = when_sent
+        self.writable.notify_all()
+
+    def closed_politely(self) -> bool:
+        """Return whether the peer's close frame ended this connection."""
+        return isinstance(self.cause, TransportClosed)

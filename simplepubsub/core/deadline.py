@@ -1,0 +1,46 @@
+"""Time: one budget per public call, on the monotonic clock, spent over all its inner waits."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import Optional
+
+from ..exceptions import InvalidArgument
+
+__all__ = ["Deadline", "check_timeout", "wait"]
+
+# A wait on a lock cannot be interrupted by Ctrl-C on Windows, so it is cut into slices there (seconds).
+_SLICE = 0.1 if sys.platform == "win32" else threading.TIMEOUT_MAX
+
+
+def check_timeout(timeout: Optional[float], name: str = "timeout") -> None:
+    """Raise InvalidArgument unless ``timeout`` is None or a number of seconds of at least zero."""
+    if timeout is None:
+        return
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
+        raise InvalidArgument("%s must be None or a number of seconds >= 0, not %r" % (name, timeout))
+
+
+class Deadline:
+    """A point in time that all waits of one call share; ``timeout`` None means never."""
+
+    __slots__ = ("_end",)
+
+    def __init__(self, timeout: Optional[float]) -> None:
+        check_timeout(timeout)
+        self._end = None if timeout is None else time.monotonic() + timeout
+
+    def remaining(self) -> Optional[float]:
+        """Return the seconds left, at least 0, or None without a limit."""
+        return None if self._end is None else max(0.0, self._end - time.monotonic())
+
+    def expired(self) -> bool:
+        """Return whether the time is used up."""
+        return self._end is not None and time.monotonic() >= self._end
+
+
+def wait(condition: threading.Condition, timeout: Optional[float]) -> None:
+    """Wait on ``condition`` for at most ``timeout`` seconds, interruptibly; may return early, so loop on a predicate."""
+    condition.wait(_SLICE if timeout is None else min(timeout, _SLICE))

@@ -1,0 +1,267 @@
+"""The bookkeeping of one client's traffic: what is queued, what waits for an answer, what a new session must restore.
+
+Pure: no thread, no lock, no clock, no I/O. Every method expects its caller to hold the engine's mutex and, where time
+matters, to pass ``now`` (monotonic seconds), so that timers are data and tests need no sleep. Nothing here completes a
+future: methods return what to complete, and the caller does it after releasing the mutex.
+
+The life of an `Entry`::
+
+    submit -> queued -> (take) -> written -> acknowledged            an answer was wanted
+                                  written -> done                    fire and forget
+    link lost, session recovered:  written, unanswered -> queued again, in front, in order, under the same ack id
+    link lost, new session:        the same, or failed as DeliveryUncertain, as the user chose
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future
+from typing import Deque, Dict, Iterable, List, Optional, Tuple
+
+from .protocol import Ack, Frame
+
+__all__ = ["Entry", "SendFuture", "Session"]
+
+#: Most bytes handed to one system call.
+BATCH_BYTES = 256 * 1024
+
+
+def _oldest(entries: Iterable[Entry]) -> float:
+    """Return the serial of the first entry that the user submitted; they are in order but for rejoins in front."""
+    for entry in entries:
+        if entry.restores is None:
+            return entry.serial
+    return float("inf")
+
+
+class SendFuture(Future):  # type: ignore[type-arg]  # Future is not subscriptable at run time before Python 3.9
+    """The result of one send: None, or a SendMessageError. ``ack_id`` identifies it (None for fire and forget).
+
+    A callback added with ``add_done_callback`` runs in the reader thread: it must be quick, and may call ``*_nowait``
+    methods but nothing that blocks. A send cannot be cancelled: ``cancel()`` returns False.
+    """
+
+    ack_id: Optional[int] = None
+
+    def cancel(self) -> bool:
+        return False
+
+
+class Entry:
+    """One command on its way. ``restores`` marks the automatic rejoin of that group."""
+
+    __slots__ = ("ack_id", "frame", "future", "idempotent", "join", "restores", "serial", "size", "written")
+
+    def __init__(
+        self,
+        frame: Frame,
+        ack_id: Optional[int],
+        *,
+        join: Optional[Tuple[str, bool]] = None,
+        restores: Optional[str] = None,
+    ) -> None:
+        self.frame: Optional[Frame] = frame  # None = withdrawn before it was written
+        self.ack_id = ack_id
+        self.size = len(frame[1])
+        self.future = SendFuture()
+        self.future.ack_id = ack_id
+        self.join = join  # (group, True) joins it, (group, False) leaves it, once acknowledged
+        self.restores = restores
+        self.written = False
+        self.serial = 0
+
+
+class Session:
+    """See the module docstring. ``max_bytes`` bounds what is queued or unanswered, in bytes of encoded messages."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.open = False  # data may be written; control frames always may
+        self.size = 0  # bytes of all entries that are neither answered nor, if no answer is wanted, written
+        self.pending: Dict[int, Entry] = {}  # wants an answer; in the order of submission
+        self.restore: Dict[str, None] = {}  # groups to rejoin on a new session, in order of joining
+        self._queue: Deque[Entry] = deque()  # not written yet
+        self._control: Deque[Frame] = deque()  # ahead of the queue
+        self._writing: List[Entry] = []  # fire-and-forget entries in the batch being written
+        self._next_ack_id = 1
+        self._serial = 0
+
+    # --- submitting ---------------------------------------------------------------------------------------------------
+
+    def next_ack_id(self) -> int:
+        """Return an unused ack id. Ids rise for the life of the client, so an encoded frame can be replayed as it is."""
+        ack_id = self._next_ack_id
+        self._next_ack_id = ack_id + 1
+        return ack_id
+
+    def reserve_ack_id(self, ack_id: int) -> None:
+        """Keep automatic ids clear of one that the user chose: the service would take the second use for a repeat."""
+        if self._next_ack_id <= ack_id < 2**53:
+            self._next_ack_id = ack_id + 1
+
+    def has_room(self, size: int) -> bool:
+        """Return whether an entry of ``size`` bytes fits; one that is larger than the limit fits into an empty outbox."""
+        return self.size + size <= self.max_bytes or not self.size
+
+    def submit(self, entry: Entry) -> None:
+        """Queue an entry; the caller has checked `has_room` and that its ack id is not pending."""
+        self._serial += 1
+        entry.serial = self._serial
+        self.size += entry.size
+        if entry.ack_id is not None:
+            self.pending[entry.ack_id] = entry
+        self._queue.append(entry)
+
+    def withdraw(self, entry: Entry) -> bool:
+        """Forget an entry whose caller gave up; return whether it had been written."""
+        if self.pending.get(entry.ack_id if entry.ack_id is not None else -1) is entry:
+            del self.pending[entry.ack_id]  # type: ignore[arg-type]
+            self.size -= entry.size
+            entry.frame = None
+        return entry.written
+
+    def control(self, frame: Frame) -> None:
+        """Queue a control frame (ping, pong, sequence acknowledgement) ahead of all data."""
+        self._control.append(frame)
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    @property
+    def writable(self) -> bool:
+        """Whether `take` would return something."""
+        return bool(self._control) or (self.open and bool(self._queue))
+
+    def take(self) -> List[Frame]:
+        """Return the next batch for the writer and mark it written: from here on its fate is uncertain."""
+        frames = list(self._control)
+        self._control.clear()
+        if not self.open:
+            return frames
+        room = BATCH_BYTES
+        queue = self._queue
+        while queue and room > 0:
+            entry = queue.popleft()
+            if entry.frame is None:
+                continue
+            frames.append(entry.frame)
+            room -= entry.size
+            entry.written = True
+            if entry.ack_id is None:
+                self._writing.append(entry)
+        return frames
+
+    def wrote(self) -> List[Entry]:
+        """Record that the batch is written; return the entries that are done with that."""
+        done = self._writing
+        if done:
+            self._writing = []
+            for entry in done:
+                self.size -= entry.size
+        return done
+
+    # --- answers ------------------------------------------------------------------------------------------------------
+
+    def acknowledge(self, acks: Iterable[Ack]) -> List[Tuple[Entry, Ack]]:
+        """Settle the entries that ``acks`` answer and return them; an answer to nothing known is ignored."""
+        settled = []
+        pop = self.pending.pop
+        for ack in acks:
+            entry = pop(ack.ack_id, None)
+            if entry is None:
+                continue
+            self.size -= entry.size
+            if ack.ok and entry.join is not None:
+                group, joined = entry.join
+                if joined:
+                    self.restore[group] = None
+                else:
+                    self.restore.pop(group, None)
+            settled.append((entry, ack))
+        return settled
+
+    @property
+    def unanswered(self) -> int:
+        """How many entries are queued or wait for an answer."""
+        return len(self.pending) + sum(1 for entry in self._queue if entry.ack_id is None) + len(self._writing)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is queued, being written, or waiting for an answer."""
+        return not (self.pending or self._queue or self._writing)
+
+    @property
+    def queued(self) -> int:
+        """How many entries are not written yet."""
+        return len(self._queue)
+
+    def mark(self) -> int:
+        """Return a mark for `settled_up_to`: everything submitted so far."""
+        return self._serial
+
+    def settled_up_to(self, mark: int) -> bool:
+        """Return whether every entry submitted before ``mark`` was taken is done."""
+        return not any(_oldest(entries) <= mark for entries in (self.pending.values(), self._queue, self._writing))
+
+    # --- the link -----------------------------------------------------------------------------------------------------
+
+    def link_lost(self) -> List[Entry]:
+        """Stop writing; return the fire-and-forget entries whose writing was cut short (dropped: at most once)."""
+        self.open = False
+        self._control.clear()
+        return self.wrote()
+
+    def resume(self) -> int:
+        """Continue the recovered session: requeue what was written but not answered, in order; return how many.
+
+        The service recognises the ack ids, so this is exactly once (client specification 3.1.2).
+        """
+        self.open = True
+        return self._requeue(list(self.pending.values()))
+
+    def begin(self, restore: List[Entry], replay: bool) -> Tuple[int, List[Entry]]:
+        """Start a new session: ``restore`` first, then the replay; return (replayed, entries that became uncertain).
+
+        With ``replay`` what was written but not answered is sent again (at least once). Without, it is uncertain, except
+        joins and leaves: repeating those does no harm. Answers to rejoins of an older session are not waited for.
+        """
+        self.open = True
+        again, uncertain = [], []
+        for entry in list(self.pending.values()):
+            if entry.restores is not None:
+                del self.pending[entry.ack_id]  # type: ignore[arg-type]
+                self.size -= entry.size
+                entry.frame = None
+            elif entry.written:
+                (again if replay or entry.join is not None else uncertain).append(entry)
+        for entry in uncertain:
+            del self.pending[entry.ack_id]  # type: ignore[arg-type]
+            self.size -= entry.size
+        replayed = self._requeue(again)
+        for entry in restore:
+            self._serial += 1
+            entry.serial = self._serial
+            self.size += entry.size
+        self._queue.extendleft(reversed(restore))
+        # In the order of writing, so that a later recovery replays a rejoin before the leave that followed it.
+        self.pending = dict([(entry.ack_id, entry) for entry in restore] + list(self.pending.items()))  # type: ignore[misc]
+        return replayed, uncertain
+
+    def _requeue(self, entries: List[Entry]) -> int:
+        again = [entry for entry in entries if entry.written]
+        for entry in again:
+            entry.written = False
+        self._queue.extendleft(reversed(again))
+        return len(again)
+
+    def abandon(self) -> List[Entry]:
+        """Give up everything (the client stops) and return it; the restore list stays for the next start."""
+        left = list(self.pending.values())
+        left += [entry for entry in self._queue if entry.ack_id is None and entry.frame is not None]
+        left += self._writing
+        self.open = False
+        self.pending.clear()
+        self._queue.clear()
+        self._control.clear()
+        self._writing = []
+        self.size = 0
+        return left

@@ -1,0 +1,381 @@
+"""One run of a client, from start() to STOPPED: dial, watch, recover, replace, stop.
+
+The supervisor thread owns the transport reference and the timers. It reads and writes no frames. Three rules keep it
+sound: reader and writer of the old connection are joined before the next dial; after every blocking step the mutex is
+taken again and a stop is looked for; the first cause of a failure is the one that is reported.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from typing import TYPE_CHECKING, NamedTuple, Optional, Tuple
+
+from ..exceptions import (
+    ClientStopped,
+    ConnectError,
+    ConnectTimeout,
+    InboxOverflow,
+    RemoteProtocolError,
+    TransportClosed,
+    TransportError,
+)
+from .attempt import Attempt
+from .connection import Connection
+from .deadline import Deadline, wait
+from .states import Reason
+from .timers import Due, Timers
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+__all__ = ["DisconnectedArgs", "StoppedArgs", "Supervisor"]
+
+#: A service that refuses a recovery closes at once with 1008; silence for this many seconds means that it agreed. Only
+#: services that do not answer a ping need it.
+RECOVERY_QUIET = 2.0
+
+#: Recovery is tried at once, then after delays that double from the first to the second value (seconds; the client
+#: specification 1.4.3 gives 30 s in total, both official clients try once a second).
+RECOVERY_DELAYS = (0.05, 1.0)
+
+#: A connection that lives shorter than this (seconds) counts as a failed attempt, so that a service which accepts and
+#: drops us in a loop is not dialled in a loop.
+STABLE_AFTER = 1.0
+
+#: How many short-lived connections in a row are replaced without a delay.
+QUICK_LOSSES = 3
+
+#: How long the writer may take to answer the peer's close frame (seconds).
+CLOSE_REPLY = 1.0
+
+
+class DisconnectedArgs(NamedTuple):
+    """What a ``disconnected`` listener receives: the session is over, and not by stop()."""
+
+    connection_id: str
+    message: str
+    code: Optional[int]
+    reason: str
+    will_retry: bool
+    error: Optional[BaseException] = None
+
+
+class StoppedArgs(NamedTuple):
+    """What a ``stopped`` listener receives; ``error`` is None after a plain stop()."""
+
+    error: Optional[BaseException] = None
+
+
+class Supervisor:
+    """See the module docstring. Public methods are safe from any thread; ``*_locked`` need the engine's mutex."""
+
+    def __init__(self, engine: Engine, start_deadline: Deadline) -> None:
+        self._engine = engine
+        self._mutex = engine.mutex
+        self._start_deadline = start_deadline
+        # Guarded by the engine's mutex:
+        self.established = False  # a connection was accepted at least once
+        self.stopping = False
+        self.finished = False
+        self.failure: Optional[BaseException] = None
+        self._stop_deadline = Deadline(None)
+        # Owned by the supervisor thread:
+        self._base_url = ""
+        self._quick_losses = 0
+        self._fault_at = -1
+        self._thread = threading.Thread(target=self._run, name=engine.name + "-supervisor", daemon=True)
+
+    def start(self) -> None:
+        """Start the run."""
+        self._thread.start()
+
+    def stop_locked(self, deadline: Deadline) -> None:
+        """Ask the run to end by ``deadline``; the first call counts."""
+        if not self.stopping:
+            self.stopping = True
+            self._stop_deadline = deadline
+        engine = self._engine
+        for condition in (engine.wake, engine.room, engine.changed):
+            condition.notify_all()
+
+    def join(self, deadline: Deadline) -> bool:
+        """Wait until the run has ended; return whether it has."""
+        self._thread.join(deadline.remaining())
+        return not self._thread.is_alive()
+
+    def owns_current_thread(self) -> bool:
+        """Return whether the caller is the supervisor, the reader or the writer."""
+        connection = self._engine.connection
+        return threading.current_thread() is self._thread or (
+            connection is not None and connection.owns_current_thread()
+        )
+
+    # --- the run ------------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            reason, failure = self._live()
+        except BaseException as error:  # a bug of ours: the client must stop, not hang
+            self._engine.log.exception("supervisor failed")
+            reason, failure = Reason.STOP_CALLED, error
+        self.finish(reason, failure)
+
+    def _live(self) -> Tuple[Reason, Optional[BaseException]]:
+        """Connect, stay connected, connect again; return why that ended."""
+        engine, options = self._engine, self._engine.options
+        failures = 0
+        budget = self._start_deadline
+        while True:
+            error = self._open(budget, recover=False)
+            if error is None:
+                since = time.monotonic()
+                error = self._stay()
+                if self.stopping:
+                    return Reason.STOP_CALLED, None
+                if isinstance(error, InboxOverflow):
+                    return Reason.INBOX_OVERFLOW, error
+                failures = 0 if time.monotonic() - since >= STABLE_AFTER else failures
+            elif self.stopping:
+                return Reason.STOP_CALLED, None
+            elif not self.established:
+                return Reason.START_FAILED, error
+            elif getattr(error, "fatal", False):
+                engine.log.error("%s: giving up: %s", engine.name, error)
+                return Reason.REFUSED, error
+            else:
+                engine.log.warning("%s: cannot connect (attempt %d): %s", engine.name, failures, error)
+                self._move(Reason.ATTEMPT_FAILED)
+            if not options.auto_reconnect:
+                return Reason.RECONNECT_OFF, error
+            failures += 1
+            delay = options.reconnect_retry.delay(failures)
+            if delay is None:
+                return Reason.RETRIES_EXHAUSTED, error
+            if not self._sleep(0.0 if failures == 1 else delay):
+                return Reason.STOP_CALLED, None
+            self._move(Reason.RETRY)
+            budget = Deadline(options.start_timeout)
+
+    def _stay(self) -> Optional[BaseException]:
+        """Keep the session alive, recovering it as often as it takes; return what ended it."""
+        engine = self._engine
+        while True:
+            connection = engine.connection
+            assert connection is not None
+            since = time.monotonic()
+            self._watch(connection)
+            if self.stopping:
+                self._goodbye(connection)
+                return None
+            cause = self._drop(connection)
+            if isinstance(cause, InboxOverflow):
+                return cause
+            self._quick_losses = 0 if time.monotonic() - since >= STABLE_AFTER else self._quick_losses + 1
+            if not self._recoverable(cause):
+                self._disconnected(Reason.LOST, connection, cause)
+                return cause
+            engine.log.warning("%s: connection lost, recovering: %s", engine.name, cause)
+            self._move(Reason.LOST_RECOVERABLE)
+            reason = self._recover()
+            if self.stopping:
+                return None
+            if reason is not None:
+                self._disconnected(reason, connection, cause)
+                return cause
+
+    def _recoverable(self, cause: BaseException) -> bool:
+        """Client specification 1.4: any loss but a close with 1008 can be recovered, given a token."""
+        engine = self._engine
+        if engine.resume is None or (isinstance(cause, TransportClosed) and cause.code == 1008):
+            return False
+        if isinstance(cause, RemoteProtocolError):
+            # The service repeats what we did not acknowledge; if the same message breaks us twice, recovery is a loop.
+            if self._fault_at == engine.sequence.largest:
+                return False
+            self._fault_at = engine.sequence.largest
+        return True
+
+    def _recover(self) -> Optional[Reason]:
+        """Try to continue the session; return None when it continues (or a stop came), else why it cannot."""
+        budget = Deadline(self._engine.options.recovery_timeout)
+        delay, limit = RECOVERY_DELAYS
+        if self._quick_losses > QUICK_LOSSES:
+            self._sleep(min(limit, delay * 2.0 ** (self._quick_losses - QUICK_LOSSES)))
+        while not self.stopping:
+            error = self._open(budget, recover=True)
+            if error is None or self.stopping:
+                return None
+            if isinstance(error.__cause__, TransportClosed) and error.__cause__.code == 1008:
+                return Reason.RECOVERY_REFUSED
+            if budget.expired():
+                return Reason.RECOVERY_EXPIRED
+            self._engine.log.info("%s: recovery failed, trying again: %s", self._engine.name, error)
+            self._sleep(delay * (0.5 + 0.5 * random.random()), budget)
+            delay = min(limit, delay * 2)
+        return None
+
+    def _open(self, budget: Deadline, recover: bool) -> Optional[ConnectError]:
+        """Dial and wait until the service accepts; return what went wrong, None if nothing."""
+        engine = self._engine
+        attempt = Attempt(engine, self._base_url if recover else None, engine.resume if recover else None)
+        attempt.start(budget.remaining())
+        with self._mutex:
+            while not (attempt.done or self.stopping or budget.expired()):
+                wait(engine.wake, budget.remaining())
+            if not attempt.done:
+                attempt.abandoned = True
+        if attempt.abandoned:
+            attempt.abandon()
+            return ConnectTimeout(
+                "no connection to %s in time" % (attempt.shown_url or "the service"),
+                url=attempt.shown_url,
+                hint="check the host, the port, firewalls and proxies, or raise start_timeout",
+            )
+        if attempt.transport is None:
+            assert attempt.error is not None
+            return attempt.error
+        self._base_url = attempt.base_url
+        options = engine.options
+        timers = Timers(time.monotonic(), engine.sequence, options.ping_interval, options.idle_timeout)
+        connection = Connection(engine, attempt.transport, timers, engine.name, continues=recover)
+        quiet = Deadline(RECOVERY_QUIET)
+        with self._mutex:
+            stopped = self.stopping
+            if not stopped:
+                engine.connection = connection
+            if recover and not stopped:
+                # Its answer is the sign that the recovery was accepted.
+                engine.session.control(engine.protocol.ping())
+                timers.pinged(time.monotonic())
+        if stopped:
+            attempt.transport.abort()
+            attempt.transport.release()
+            return ConnectError("stopped while connecting", url=attempt.shown_url)
+        connection.start()
+        with self._mutex:
+            while not (connection.opened or connection.ended or self.stopping or budget.expired()):
+                if recover and quiet.expired():
+                    break
+                remaining = quiet.remaining() if recover else None
+                left = budget.remaining()
+                wait(engine.wake, left if remaining is None else remaining if left is None else min(left, remaining))
+            silent = not (connection.opened or connection.ended or self.stopping)
+        if recover and silent and quiet.expired():
+            engine.connection_recovered(connection, time.monotonic())
+        with self._mutex:
+            if connection.opened:
+                return None
+        cause = self._drop(connection)
+        if isinstance(cause, TransportClosed):
+            text = "the service closed the connection before accepting it: %s" % cause
+        elif cause is connection.cause:
+            text = "the connection was lost before the service accepted it: %s" % cause
+        else:
+            text = "no connected message from the service in time"
+        error = ConnectError(text, url=attempt.shown_url, hint="check that the URL names a Web PubSub client endpoint")
+        error.__cause__ = cause
+        return error
+
+    def _watch(self, connection: Connection) -> None:
+        """Run the timers until the connection ends or a stop is asked for."""
+        engine, timers = self._engine, connection.timers
+        with self._mutex:
+            while not (self.stopping or connection.ended):
+                now = time.monotonic()
+                for due in timers.due(now):
+                    if due is Due.SEQUENCE_ACK:
+                        engine.queue_sequence_ack_locked(connection)
+                    elif due is Due.PING:
+                        engine.session.control(engine.protocol.ping())
+                        timers.pinged(now)
+                        connection.writable.notify()
+                    else:
+                        connection.cause = TransportError(
+                            "nothing received for %.0f s, the connection is taken for dead" % (now - timers.last_received)
+                        )
+                        connection.ended = True
+                deadline = timers.next_deadline()
+                if not connection.ended:
+                    wait(engine.wake, None if deadline is None else max(0.0, deadline - time.monotonic()))
+
+    def _drop(self, connection: Connection) -> BaseException:
+        """End a connection and its threads; return the first cause."""
+        engine = self._engine
+        connection.finish(CLOSE_REPLY if connection.closing is not None else 0.0)
+        with self._mutex:
+            cut_short = []
+            if engine.connection is connection:  # otherwise stop() was faster and the session is no longer ours
+                engine.connection = None
+                cut_short = engine.session.link_lost()
+            cause = connection.cause
+        engine.fail_uncertain(cut_short)
+        return cause if cause is not None else TransportError("the connection was given up")
+
+    def _goodbye(self, connection: Connection) -> None:
+        """Write what is queued, close politely, and end the threads, all by the deadline of stop()."""
+        with self._mutex:
+            connection.goodbye_locked(1000, "", when_sent=True)
+            self._engine.room.notify_all()
+            while not connection.ended and not self._stop_deadline.expired():
+                wait(self._engine.wake, self._stop_deadline.remaining())
+        self._drop(connection)
+
+    def finish(self, reason: Reason, failure: Optional[BaseException]) -> None:
+        """Enter STOPPED: release everyone who waits. The first call counts."""
+        engine = self._engine
+        with self._mutex:
+            if self.finished:
+                return
+            self.finished = self.stopping = True
+            self.failure = engine.stopped_by = failure
+            connection, engine.connection = engine.connection, None
+            engine.connection_id = engine.resume = None
+            left = engine.session.abandon()
+            engine.inbox.close(engine.stopped_error)
+            engine.listeners.stop(StoppedArgs(failure), announce=self.established)
+            engine.supervisor = None
+            engine.move_locked(reason)
+            engine.wake.notify_all()
+        if connection is not None:
+            connection.abort()
+        unacked = [entry for entry in left if entry.restores is None]
+        if unacked:
+            engine.log.warning("%s: stopped with %d sends unacknowledged", engine.name, len(unacked))
+        engine.fail(left, lambda entry: self._abandoned(entry.written))
+
+    def _abandoned(self, written: bool) -> ClientStopped:
+        error = ClientStopped(
+            "the client stopped before the message was %s" % ("acknowledged" if written else "sent"), by="client"
+        )
+        error.__cause__ = self.failure
+        return error
+
+    def _disconnected(self, reason: Reason, connection: Connection, cause: BaseException) -> None:
+        engine, options = self._engine, self._engine.options
+        with self._mutex:
+            engine.resume = None
+            connection_id = engine.connection_id or ""
+        self._move(reason)
+        will_retry = options.auto_reconnect and options.reconnect_retry.delay(1) is not None
+        engine.log.warning("%s: disconnected (%s): %s", engine.name, reason, connection.announced or cause)
+        code = getattr(cause, "code", None)
+        text = connection.announced or str(cause)
+        engine.listeners.emit(
+            "disconnected",
+            DisconnectedArgs(connection_id, text, code, getattr(cause, "reason", ""), will_retry, cause),
+        )
+
+    def _move(self, reason: Reason) -> None:
+        with self._mutex:
+            if not self.finished:
+                self._engine.move_locked(reason)
+
+    def _sleep(self, seconds: float, budget: Optional[Deadline] = None) -> bool:
+        """Wait, unless a stop comes; return whether the run goes on."""
+        deadline = Deadline(seconds)
+        with self._mutex:
+            while not (self.stopping or deadline.expired() or (budget is not None and budget.expired())):
+                wait(self._engine.wake, deadline.remaining())
+            return not self.stopping

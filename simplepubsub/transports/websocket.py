@@ -1,0 +1,173 @@
+"""WebSocket as a `Transport`: websocket-client dials, then our framed I/O owns the socket.
+
+The dial (TCP, TLS, proxies, cookies, redirects, handshake) is websocket-client's. After the handshake its objects are
+dropped: one ``recv`` of up to 256 KiB yields a list of frames and one ``sendall`` carries a batch, which costs a
+quarter of the processor time per message, and no lock is held across I/O, so a peer that does not read cannot stop us
+from receiving or from closing.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import threading
+from typing import Any, List, Optional, Sequence
+
+from ..core.protocol import Frame, Transport
+from ..exceptions import RemoteProtocolError, TransportClosed, TransportError
+from .frames import CLOSE, FrameParser, close_payload, encode_frames, parse_close
+
+__all__ = ["WebSocketTransport"]
+
+#: Most bytes taken from the socket at once.
+RECEIVE_BYTES = 256 * 1024
+
+
+class WebSocketTransport(Transport):
+    """A connected WebSocket over ``sock``, on the client's side.
+
+    ``receive`` belongs to one thread and ``send`` / ``close`` to one other; ``abort`` may come from anywhere.
+    ``max_size`` limits one inbound message in bytes.
+    """
+
+    def __init__(self, sock: socket.socket, *, subprotocol: Optional[str] = None, max_size: Optional[int] = None) -> None:
+        self.subprotocol = subprotocol
+        self._stream: _Stream = _TlsStream(sock) if isinstance(sock, ssl.SSLSocket) else _Stream(sock)
+        self._parser = FrameParser(masked=False, max_size=max_size)
+        self._end: Optional[Exception] = None  # what receive() raises next
+
+    def receive(self) -> List[Frame]:
+        while True:
+            if self._end is not None:
+                raise self._end
+            try:
+                data = self._stream.receive()
+            except (OSError, ValueError) as error:
+                raise TransportError("the connection broke while reading: %s" % _describe(error)) from error
+            if not data:
+                raise TransportError("the peer ended the connection without a close frame")
+            frames = self._parser.feed(data)
+            if self._parser.violation is not None:
+                self._end = self._parser.violation
+            for index, frame in enumerate(frames):
+                if frame[0] == CLOSE:
+                    self._end = self._closed(frame[1])  # type: ignore[arg-type]  # control payloads are bytes
+                    frames = frames[:index]  # nothing after a close frame counts (RFC 6455 section 5.5.1)
+                    break
+            if frames:
+                return frames
+
+    @staticmethod
+    def _closed(payload: bytes) -> Exception:
+        try:
+            code, reason = parse_close(payload)
+        except RemoteProtocolError as error:
+            return error
+        text = "the peer closed the connection with code %d" % code
+        return TransportClosed(text + (": %s" % reason if reason else ""), code=code, reason=reason)
+
+    def send(self, frames: Sequence[Frame]) -> None:
+        try:
+            self._stream.send(encode_frames(frames, masked=True))
+        except (OSError, ValueError) as error:
+            raise TransportError("the connection broke while writing: %s" % _describe(error)) from error
+
+    def close(self, code: int, reason: str) -> None:
+        self.send([(CLOSE, close_payload(code, reason))])
+
+    def abort(self) -> None:
+        self._stream.abort()
+
+    def release(self) -> None:
+        self._stream.release()
+
+
+def _describe(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+class _Stream:
+    """Blocking bytes over TCP."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        sock.settimeout(None)
+        self._buffer = bytearray(RECEIVE_BYTES)
+        self._view = memoryview(self._buffer)
+
+    def receive(self) -> bytes:
+        """Return what has arrived, waiting for at least one byte; empty at the end of the stream."""
+        # One buffer for the life of the connection: asking recv() for 256 KiB would allocate that much every time.
+        return bytes(self._view[: self._sock.recv_into(self._buffer)])
+
+    def send(self, data: bytes) -> None:
+        """Write everything."""
+        self._sock.sendall(data)
+
+    def abort(self) -> None:
+        """Wake both directions: closing the descriptor would not wake a blocked ``recv``."""
+        try:
+            # On TLS the method of the base class, since SSLSocket.shutdown() first drops the TLS state that another
+            # thread is using.
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+        except (OSError, ValueError):
+            pass  # already disconnected, or released
+
+    def release(self) -> None:
+        """Free the descriptor."""
+        try:
+            self._sock.close()
+        except OSError:
+            pass  # a reset that surfaces at close; the descriptor is free all the same
+
+
+class _TlsStream(_Stream):
+    """Bytes over TLS.
+
+    OpenSSL allows one thread at a time in one connection object, and CPython does not promise more on every version (3.13.6
+    deadlocks when one thread reads while another writes). So the socket is non-blocking, each TLS call runs under a leaf lock
+    and returns at once, and waiting for the network happens outside the lock.
+    """
+
+    def __init__(self, sock: ssl.SSLSocket) -> None:
+        super().__init__(sock)
+        sock.setblocking(False)
+        self._tls: Any = sock
+        self._lock = threading.Lock()  # guards the TLS state; never held while waiting
+
+    def receive(self) -> bytes:
+        while True:
+            with self._lock:
+                try:
+                    return bytes(self._view[: self._tls.recv_into(self._buffer)])
+                except ssl.SSLWantReadError:
+                    writing = False
+                except ssl.SSLWantWriteError:
+                    writing = True
+                except ssl.SSLEOFError:
+                    return b""
+            self._wait(writing)
+
+    def send(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            with self._lock:
+                try:
+                    view = view[self._tls.send(view) :]
+                    continue
+                except ssl.SSLWantWriteError:
+                    writing = True
+                except ssl.SSLWantReadError:
+                    writing = False
+            self._wait(writing)
+
+    def _wait(self, writing: bool) -> None:
+        """Wait until the socket is ready; a shutdown by abort() makes it ready too."""
+        if hasattr(select, "poll"):
+            poll = select.poll()
+            poll.register(self._sock, select.POLLOUT if writing else select.POLLIN)
+            poll.poll()
+        else:  # Windows
+            sockets = [self._sock]
+            select.select([] if writing else sockets, sockets if writing else [], sockets)
