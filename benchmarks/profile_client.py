@@ -69,8 +69,9 @@ def profile_threads() -> list:
 
 
 def work(options, url: str, clocks: dict) -> dict:
-    """Run the chosen loop of the benchmark; `clocks` gets the threads' CPU seconds from just before the client stops."""
+    """Run the chosen loop of the benchmark; `clocks` gets the CPU of its threads before it stops."""
     import contender_ours
+
     from simplepubsub.webpubsub import WebPubSubClient
 
     class Client(WebPubSubClient):
