@@ -93,4 +93,6 @@ def test_installed_wheel_is_whole(setup_arguments):
     assert wheel.metadata["Requires-Python"] == setup_arguments["python_requires"]
     source = ROOT / "simplepubsub"
     wanted = {f.relative_to(ROOT).as_posix() for f in source.rglob("*") if f.suffix in (".py", ".typed", ".txt")}
-    assert not wanted - {f.as_posix() for f in wheel.files}
+    shipped = {f.as_posix() for f in wheel.files if f.parts[0] == "simplepubsub" and f.suffix != ".pyc"}
+    assert sorted(wanted - shipped) == [], "not shipped: is there a directory without __init__.py?"
+    assert sorted(shipped - wanted) == [], "no longer in the source: delete build/, setuptools ships what it left there"
