@@ -1,0 +1,1 @@
+"""The tests of simplepubsub, and the kit they stand on: conftest, helpers, faultproxy, peers."""
