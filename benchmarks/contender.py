@@ -63,18 +63,13 @@ def latencies(samples: list) -> dict:
     }
 
 
-def timed_calls(call, count: int, seconds: float, warm: int = 200) -> dict:
-    """Call `call(number)` up to `count` times or `seconds` long and return its latencies."""
+def timed_calls(call, count: int, seconds: float) -> dict:
+    """Call `call()` up to `count` times or `seconds` long and return its latencies."""
     clock = time.perf_counter
-    begin = clock()
-    for number in range(warm):
-        call(number)
-        if clock() - begin > seconds:
-            break
     samples = []
     begin = before = clock()
-    for number in range(warm, warm + count):
-        call(number)
+    for _ in range(count):
+        call()
         after = clock()
         samples.append(after - before)
         before = after
@@ -87,6 +82,24 @@ def largest_gap(times: list) -> dict:
     """Return the largest distance between neighbouring completion times, in milliseconds, and the rate."""
     worst = max(later - earlier for earlier, later in zip(times, times[1:]))
     return {"gap_ms": worst * 1e3, "count": len(times), "rate": len(times) / (times[-1] - times[0])}
+
+
+def take_turns(latency_call, options) -> None:
+    """Hold one connection and time a slice of calls for each line on stdin, until that ends.
+
+    The slices of all contenders alternate many times a second, so that what else goes on in the machine hits all alike.
+    """
+    with latency_call(options) as call:
+        timed_calls(call, options.count, options.seconds)
+        say({"ready": True})
+        for _ in sys.stdin:
+            say(timed_calls(call, options.count, options.seconds))
+
+
+def say(result: dict) -> None:
+    """Print one JSON object on a line of its own."""
+    sys.stdout.write(json.dumps(result) + "\n")
+    sys.stdout.flush()
 
 
 def main() -> int:
@@ -105,16 +118,17 @@ def main() -> int:
             importlib.import_module(NEEDS[options.name])
         measure = getattr(importlib.import_module(MODULES[options.name]), options.measure)
     except ImportError as error:
-        print(json.dumps({"missing": str(error).split(" (")[0]}))
+        say({"missing": str(error).split(" (")[0]})
         return 0
     # Whatever a contender raises is this row's result; the run goes on with the next one.
     try:
-        result = measure(options)
+        if options.measure == "latency_call":
+            take_turns(measure, options)
+        else:
+            say(measure(options))
     except Exception as error:  # noqa: BLE001
         traceback.print_exc()
-        result = {"failed": "%s: %s" % (type(error).__name__, error)}
-    sys.stdout.write(json.dumps(result) + "\n")
-    sys.stdout.flush()
+        say({"failed": "%s: %s" % (type(error).__name__, error)})
     return 0
 
 

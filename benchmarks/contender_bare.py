@@ -1,10 +1,12 @@
 """websocket-client and websockets.sync without anything on top: JSON envelope, send, recv, json.loads."""
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 
-from contender import Timer, timed_calls
+from contender import Timer
 from processes import rss, thread_count
 from wire import RELIABLE, TEXT, flood_request
 
@@ -72,18 +74,19 @@ def receive(options) -> dict:
     return result
 
 
-def latency(options) -> dict:
-    """Time one publish and its ack, one at a time."""
+@contextlib.contextmanager
+def latency_call(options):
+    """Give a call that publishes once and waits for the ack."""
     connection = connect(options)
+    numbers = itertools.count(1)
 
-    def call(number: int) -> None:
-        connection.send(envelope(number))
+    def call() -> None:
+        connection.send(envelope(next(numbers)))
         if not json.loads(connection.recv())["success"]:
             raise ConnectionError("refused")
 
-    result = timed_calls(call, options.count or 3000, options.seconds)
+    yield call
     connection.close()
-    return result
 
 
 def memory(options) -> dict:

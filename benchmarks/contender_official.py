@@ -1,6 +1,7 @@
 """The official Web PubSub client, unchanged: blocking acknowledged sends from some threads, callbacks to receive."""
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -8,7 +9,7 @@ import time
 
 from azure.messaging.webpubsubclient import WebPubSubClient
 from azure.messaging.webpubsubclient.models import CallbackType, WebPubSubDataType
-from contender import Timer, timed_calls
+from contender import Timer
 from processes import rss, thread_count
 from wire import TEXT
 
@@ -96,13 +97,12 @@ def receive(options) -> dict:
     return result
 
 
-def latency(options) -> dict:
-    """Time blocking acknowledged sends, one at a time."""
+@contextlib.contextmanager
+def latency_call(options):
+    """Give a call that publishes once and waits for the ack."""
     client = make(options)
-    result = timed_calls(
-        lambda _: client.send_to_group("bench", TEXT, WebPubSubDataType.TEXT), options.count or 3000, options.seconds)
+    yield lambda: client.send_to_group("bench", TEXT, WebPubSubDataType.TEXT)
     client.close()
-    return result
 
 
 def memory(options) -> dict:

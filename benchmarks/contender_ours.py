@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import threading
 import time
 
-from contender import Timer, largest_gap, latencies, timed_calls
+from contender import Timer, largest_gap, latencies
 from processes import rss, thread_count
 from wire import TEXT
 
@@ -61,11 +62,11 @@ def receive(options) -> dict:
         return timer.result(count - 1)
 
 
-def latency(options) -> dict:
-    """Time blocking acknowledged sends, one at a time."""
+@contextlib.contextmanager
+def latency_call(options):
+    """Give a call that publishes once and waits for the ack."""
     with WebPubSubClient(options.url) as client:
-        return timed_calls(
-            lambda _: client.send_to_group("bench", TEXT, "text"), options.count or 3000, options.seconds)
+        yield lambda: client.send_to_group("bench", TEXT, "text")
 
 
 def stall(options) -> dict:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import re
 import socket
 import subprocess
@@ -49,8 +50,8 @@ def run_json(script: str, *arguments: str, timeout: float) -> dict:
         process.communicate()
         raise
     try:
-        result = json.loads(last_line(out))
-    except ValueError:
+        result = json.loads(out.decode().strip().splitlines()[-1])
+    except (ValueError, IndexError):
         raise Failed("exit status %d; %s" % (process.returncode, last_line(err) or last_line(out))) from None
     if "missing" in result:
         raise Missing(result["missing"])
@@ -118,6 +119,59 @@ class ServerProcess:
 
     def __exit__(self, *_) -> None:
         self.stop()
+
+
+class Worker:
+    """A contender that stays connected and runs one slice of its measurement each time it is told to."""
+
+    def __init__(self, *arguments: str) -> None:
+        """Start contender.py; raises Missing or Failed as run_json does."""
+        command = [sys.executable, os.path.join(HERE, "contender.py")] + [str(item) for item in arguments]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            env=environment(), cwd=ROOT)
+        self._lines = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self._answer(30.0)
+
+    def _read(self) -> None:
+        for line in iter(self.process.stdout.readline, b""):
+            self._lines.put(line)
+        self._lines.put(b'{"failed":"it ended"}')
+
+    def _answer(self, timeout: float) -> dict:
+        try:
+            result = json.loads(self._lines.get(timeout=timeout).decode())
+        except queue.Empty:
+            result = {"failed": "nothing within %.0f s" % timeout}
+        if "missing" in result or "failed" in result:
+            self.stop()
+            raise Missing(result["missing"]) if "missing" in result else Failed(result["failed"])
+        return result
+
+    def turn(self, timeout: float = 20.0) -> dict:
+        """Let it run one slice and return its result."""
+        try:
+            self.process.stdin.write(b"go\n")
+            self.process.stdin.flush()
+        except OSError:
+            pass  # it has ended; its last line says why
+        return self._answer(timeout)
+
+    def stop(self) -> None:
+        """End it: its stdin closes, and five seconds later it is killed."""
+        try:
+            self.process.stdin.close()
+        except OSError:
+            pass  # it has ended already
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(5)
+        self._reader.join(5)
+        self.process.stdout.close()
 
 
 def script_server(script: str) -> ServerProcess:

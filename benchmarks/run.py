@@ -63,6 +63,7 @@ def run_measure(measure, context: Context, progress: Progress) -> dict:
                     notes[name] = "failed: %s" % failed
             rounds[name].append(result)
             progress.show("%s: %s" % (where, "%s %s" % (form(result[key]), heading) if result else notes[name]), 1)
+    context.end_turns()
     for name, results in rounds.items():
         notes.setdefault(name, report.extra(results))
     return report.summarise(measure, rounds, notes)
@@ -95,6 +96,7 @@ def main() -> int:
         progress.clear()
         print("\ninterrupted; what was finished is above", flush=True)
     finally:
+        context.end_turns()
         context.stop()
     targets = [target for summary in summaries.values() for target in summary["targets"] if target["limit"] is not None]
     verdicts = [target["pass"] for target in targets]
