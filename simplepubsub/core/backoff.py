@@ -42,9 +42,10 @@ class RetryPolicy(_Fields):
         for name, value in (("base", base), ("maximum", maximum)):
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
                 raise InvalidArgument("%s must be a number of seconds >= 0, not %r" % (name, value))
-        if str(mode).lower() not in ("exponential", "fixed"):
+        mode = str(getattr(mode, "value", mode)).lower()  # enumerations of other libraries are welcome
+        if mode not in ("exponential", "fixed"):
             raise InvalidArgument("mode must be 'exponential' or 'fixed', not %r" % (mode,))
-        return super().__new__(cls, total, float(base), float(maximum), str(mode).lower(), bool(jitter))
+        return super().__new__(cls, total, float(base), float(maximum), mode, bool(jitter))
 
     def delay(self, attempt: int, rng: Callable[[], float] = random.random) -> Optional[float]:
         """Return the seconds to wait before retry number ``attempt`` (from 1), None when there is none left."""

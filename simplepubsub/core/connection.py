@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
 
 from ..exceptions import InboxOverflow, RemoteProtocolError, TransportClosed, TransportError
 from .protocol import Ack, Connected, Disconnected, Frame, Inbound, Pong, Transport
-
 from .timers import Received, Timers
 
 if TYPE_CHECKING:

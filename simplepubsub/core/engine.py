@@ -13,6 +13,8 @@ connection), ``room`` (a paused reader), ``changed`` (application threads in sta
 
 from __future__ import annotations
 
+import atexit
+import itertools
 import logging
 import os
 import threading
@@ -37,12 +39,13 @@ from .deadline import Deadline, wait
 from .inbox import Inbox
 from .listeners import Listeners
 from .protocol import Ack, Connected, Dialer, Frame, Inbound, Protocol
+from .records import AckError, ConnectedArgs, Gap, RejoinGroupFailedArgs
 from .sequence import SequenceTracker
 from .session import Entry, Session
 from .states import Reason, State, next_state
 from .supervisor import Supervisor
 
-__all__ = ["AckError", "ConnectedArgs", "Engine", "Gap", "Options", "RejoinGroupFailedArgs"]
+__all__ = ["Engine", "Options"]
 
 
 class Options(NamedTuple):
@@ -53,7 +56,6 @@ class Options(NamedTuple):
     replay_unacked: bool = True
     reconnect_retry: RetryPolicy = RetryPolicy()
     start_timeout: Optional[float] = 30.0
-    close_timeout: Optional[float] = 5.0
     recovery_timeout: float = 30.0
     ping_interval: Optional[float] = 20.0
     idle_timeout: Optional[float] = 60.0
@@ -62,21 +64,7 @@ class Options(NamedTuple):
     raise_gaps: bool = False
 
 
-class Gap(NamedTuple):
-    """A session ended without recovery: messages may be missing between its last one and what comes next."""
-
-    old_connection_id: str
-    new_connection_id: str
-    last_sequence_id: int
-
-
-class AckError(NamedTuple):
-    """The service's own words about a failed send."""
-
-    name: str
-    message: str
-
-
+_numbers = itertools.count(1)
 _engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
 
 
@@ -84,6 +72,18 @@ def _forked() -> None:
     for engine in list(_engines):
         engine.forked = True
 
+
+def _report_at_exit() -> None:
+    for engine in list(_engines):
+        unacked = len(engine.session.pending)
+        if engine.supervisor is not None and unacked and not engine.forked:
+            engine.log.warning(
+                "the interpreter exits with %d sends unacknowledged: call stop(), or use the client in a with block",
+                unacked,
+            )
+
+
+atexit.register(_report_at_exit)
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
@@ -99,20 +99,22 @@ class Engine:
         url: Callable[[], str],
         events: Iterable[str],
         options: Options,
-        name: str,
+        owner: object,
     ) -> None:
         self.protocol = protocol
         self.dialer = dialer
         self.url = url
         self.options = options
-        self.name = name
+        self.name = name = "simplepubsub-%d" % next(_numbers)
+        # The threads must not keep a forgotten client alive: the supervisor looks whether it still exists.
+        self.owner = weakref.ref(owner)
         self.log = logging.getLogger("simplepubsub.engine")
         self.trace: Optional[Callable[[str, Sequence[Frame]], None]] = None
         self.forked = False
-        self.mutex = threading.RLock() if __debug__ and os.environ.get("SIMPLEPUBSUB_DEBUG_LOCKS") else threading.Lock()
-        self.wake = threading.Condition(self.mutex)  # type: ignore[arg-type]
-        self.room = threading.Condition(self.mutex)  # type: ignore[arg-type]
-        self.changed = threading.Condition(self.mutex)  # type: ignore[arg-type]
+        self.mutex = threading.Lock()
+        self.wake = threading.Condition(self.mutex)
+        self.room = threading.Condition(self.mutex)
+        self.changed = threading.Condition(self.mutex)
         # Guarded by the mutex:
         self.state = State.STOPPED
         self.session = Session(options.max_outbox_bytes)
@@ -124,7 +126,19 @@ class Engine:
         self.stopped_by: Optional[BaseException] = None  # why the last run ended, None after a plain stop()
         self.latency: Optional[float] = None
         self.counters: Dict[str, int] = dict.fromkeys(
-            ("sent", "acked", "failed", "retried", "replayed", "dropped", "received", "gaps", "reconnects", "recoveries"), 0
+            (
+                "sent",
+                "acked",
+                "failed",
+                "retried",
+                "replayed",
+                "dropped",
+                "received",
+                "gaps",
+                "reconnects",
+                "recoveries",
+            ),
+            0,
         )
         self._waiters = 0  # application threads in `changed`
         self._paused = False  # the reader waits in `room`
@@ -234,7 +248,9 @@ class Engine:
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
-    def submit(self, make: Callable[[Optional[int]], Entry], ack_id: Optional[int], ack: bool, block: Optional[Deadline]) -> Entry:
+    def submit(
+        self, make: Callable[[Optional[int]], Entry], ack_id: Optional[int], ack: bool, block: Optional[Deadline]
+    ) -> Entry:
         """Queue the entry that ``make(ack_id)`` encodes; with ``block`` wait for room that long.
 
         Raises ClientStopped, OutboxFull, AckTimeout, and what ``make`` raises (then nothing is queued).
@@ -274,9 +290,14 @@ class Engine:
         return entry
 
     def _wait_for_room_locked(self, entry: Entry, block: Optional[Deadline]) -> None:
-        full = "the outbox is full: %d of %d bytes are unsent or unacknowledged" % (self.session.size, self.session.max_bytes)
+        full = "the outbox is full: %d of %d bytes are unsent or unacknowledged" % (
+            self.session.size,
+            self.session.max_bytes,
+        )
         if block is None:
-            raise OutboxFull(full + "; call flush(), use the blocking method, or raise max_outbox_bytes", ack_id=entry.ack_id)
+            raise OutboxFull(
+                full + "; call flush(), use the blocking method, or raise max_outbox_bytes", ack_id=entry.ack_id
+            )
         remaining = block.remaining()
         if remaining is not None and remaining <= 0:
             raise AckTimeout(full + " and stayed so; nothing was sent", ack_id=entry.ack_id, written=False)
@@ -323,6 +344,29 @@ class Engine:
                     count = self.session.unanswered
                     raise FlushTimeout("%d sends are unacknowledged after %s s" % (count, timeout), unacked=count)
                 self._wait_changed_locked(remaining)
+
+    def pause_before_retry(self, seconds: float) -> None:
+        """Wait between two attempts of one send; a stop ends it. Raises ClientStopped."""
+        deadline = Deadline(seconds)
+        with self.mutex:
+            self.counters["retried"] += 1
+            while not deadline.expired():
+                if self.supervisor is None or self.supervisor.stopping:
+                    raise self.stopped_error()
+                self._wait_changed_locked(deadline.remaining())
+
+    def stats(self) -> Dict[str, int]:
+        """Return the counters and the present depths."""
+        with self.mutex:
+            counters = dict(self.counters)
+            counters["unacked"] = len(self.session.pending)
+            counters["outbox"] = self.session.queued
+            counters["outbox_bytes"] = self.session.size
+        counters["duplicates_dropped"] = self.sequence.duplicates
+        counters["inbox"] = len(self.inbox)
+        counters["listener_queue"] = len(self.listeners.queue)
+        counters["listener_errors"] = self.listeners.errors
+        return counters
 
     # --- called by the connection's threads ---------------------------------------------------------------------------
 
@@ -476,17 +520,3 @@ class Engine:
             ack_id = self.session.next_ack_id()
             entries.append(Entry(self.protocol.restore(key, ack_id), ack_id, restores=key))
         return entries
-
-
-class ConnectedArgs(NamedTuple):
-    """What ``connected`` and ``recovered`` listeners receive."""
-
-    connection_id: str
-    user_id: Optional[str] = None
-
-
-class RejoinGroupFailedArgs(NamedTuple):
-    """What a ``rejoin-group-failed`` listener receives."""
-
-    group: str
-    error: BaseException

@@ -64,12 +64,17 @@ class Dial:
 
 
 class Inbound:
-    """Base of every message that goes to the application; the engine reads and writes just these two fields."""
+    """Base of every message that goes to the application; the engine knows just this of it."""
 
     __slots__ = ("after_gap", "sequence_id")
 
     sequence_id: int
     after_gap: bool
+
+    @property
+    def event(self) -> str:
+        """The name of the listener event that the message belongs to."""
+        raise AssertionError("a message must name its event")
 
 
 class Connected(NamedTuple):

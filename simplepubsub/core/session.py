@@ -225,17 +225,19 @@ class Session:
         joins and leaves: repeating those does no harm. Answers to rejoins of an older session are not waited for.
         """
         self.open = True
-        again, uncertain = [], []
-        for entry in list(self.pending.values()):
+        again: List[Entry] = []
+        uncertain: List[Entry] = []
+        for ack_id, entry in list(self.pending.items()):
             if entry.restores is not None:
-                del self.pending[entry.ack_id]  # type: ignore[arg-type]
+                del self.pending[ack_id]
                 self.size -= entry.size
                 entry.frame = None
+            elif entry.written and (replay or entry.join is not None):
+                again.append(entry)
             elif entry.written:
-                (again if replay or entry.join is not None else uncertain).append(entry)
-        for entry in uncertain:
-            del self.pending[entry.ack_id]  # type: ignore[arg-type]
-            self.size -= entry.size
+                del self.pending[ack_id]
+                self.size -= entry.size
+                uncertain.append(entry)
         replayed = self._requeue(again)
         for entry in restore:
             self._serial += 1
@@ -243,7 +245,9 @@ class Session:
             self.size += entry.size
         self._queue.extendleft(reversed(restore))
         # In the order of writing, so that a later recovery replays a rejoin before the leave that followed it.
-        self.pending = dict([(entry.ack_id, entry) for entry in restore] + list(self.pending.items()))  # type: ignore[misc]
+        first = {entry.ack_id: entry for entry in restore if entry.ack_id is not None}
+        first.update(self.pending)
+        self.pending = first
         return replayed, uncertain
 
     def _requeue(self, entries: List[Entry]) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from typing import TYPE_CHECKING, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Optional, Tuple
 
 from ..exceptions import (
     ClientStopped,
@@ -24,13 +24,14 @@ from ..exceptions import (
 from .attempt import Attempt
 from .connection import Connection
 from .deadline import Deadline, wait
+from .records import DisconnectedArgs, StoppedArgs
 from .states import Reason
 from .timers import Due, Timers
 
 if TYPE_CHECKING:
     from .engine import Engine
 
-__all__ = ["DisconnectedArgs", "StoppedArgs", "Supervisor"]
+__all__ = ["Supervisor"]
 
 #: A service that refuses a recovery closes at once with 1008; silence for this many seconds means that it agreed. Only
 #: services that do not answer a ping need it.
@@ -47,25 +48,11 @@ STABLE_AFTER = 1.0
 #: How many short-lived connections in a row are replaced without a delay.
 QUICK_LOSSES = 3
 
+#: How often the supervisor looks whether the application still holds the client (seconds).
+OWNER_CHECK = 20.0
+
 #: How long the writer may take to answer the peer's close frame (seconds).
 CLOSE_REPLY = 1.0
-
-
-class DisconnectedArgs(NamedTuple):
-    """What a ``disconnected`` listener receives: the session is over, and not by stop()."""
-
-    connection_id: str
-    message: str
-    code: Optional[int]
-    reason: str
-    will_retry: bool
-    error: Optional[BaseException] = None
-
-
-class StoppedArgs(NamedTuple):
-    """What a ``stopped`` listener receives; ``error`` is None after a plain stop()."""
-
-    error: Optional[BaseException] = None
 
 
 class Supervisor:
@@ -105,6 +92,10 @@ class Supervisor:
         self._thread.join(deadline.remaining())
         return not self._thread.is_alive()
 
+    def _asked_to_stop(self) -> bool:
+        # A method, so that the type checker does not take two looks at a changing flag for one.
+        return self.stopping
+
     def owns_current_thread(self) -> bool:
         """Return whether the caller is the supervisor, the reader or the writer."""
         connection = self._engine.connection
@@ -128,16 +119,16 @@ class Supervisor:
         failures = 0
         budget = self._start_deadline
         while True:
-            error = self._open(budget, recover=False)
+            error: Optional[BaseException] = self._open(budget, recover=False)
             if error is None:
                 since = time.monotonic()
                 error = self._stay()
-                if self.stopping:
+                if self._asked_to_stop():
                     return Reason.STOP_CALLED, None
                 if isinstance(error, InboxOverflow):
                     return Reason.INBOX_OVERFLOW, error
                 failures = 0 if time.monotonic() - since >= STABLE_AFTER else failures
-            elif self.stopping:
+            elif self._asked_to_stop():
                 return Reason.STOP_CALLED, None
             elif not self.established:
                 return Reason.START_FAILED, error
@@ -166,7 +157,7 @@ class Supervisor:
             assert connection is not None
             since = time.monotonic()
             self._watch(connection)
-            if self.stopping:
+            if self._asked_to_stop():
                 self._goodbye(connection)
                 return None
             cause = self._drop(connection)
@@ -179,7 +170,7 @@ class Supervisor:
             engine.log.warning("%s: connection lost, recovering: %s", engine.name, cause)
             self._move(Reason.LOST_RECOVERABLE)
             reason = self._recover()
-            if self.stopping:
+            if self._asked_to_stop():
                 return None
             if reason is not None:
                 self._disconnected(reason, connection, cause)
@@ -203,9 +194,9 @@ class Supervisor:
         delay, limit = RECOVERY_DELAYS
         if self._quick_losses > QUICK_LOSSES:
             self._sleep(min(limit, delay * 2.0 ** (self._quick_losses - QUICK_LOSSES)))
-        while not self.stopping:
+        while not self._asked_to_stop():
             error = self._open(budget, recover=True)
-            if error is None or self.stopping:
+            if error is None or self._asked_to_stop():
                 return None
             if isinstance(error.__cause__, TransportClosed) and error.__cause__.code == 1008:
                 return Reason.RECOVERY_REFUSED
@@ -293,12 +284,16 @@ class Supervisor:
                         connection.writable.notify()
                     else:
                         connection.cause = TransportError(
-                            "nothing received for %.0f s, the connection is taken for dead" % (now - timers.last_received)
+                            "nothing received for %.0f s, the connection is taken for dead"
+                            % (now - timers.last_received)
                         )
                         connection.ended = True
+                if engine.owner() is None:
+                    self.stop_locked(Deadline(0.0))
                 deadline = timers.next_deadline()
-                if not connection.ended:
-                    wait(engine.wake, None if deadline is None else max(0.0, deadline - time.monotonic()))
+                if not (connection.ended or self.stopping):
+                    left = OWNER_CHECK if deadline is None else min(OWNER_CHECK, deadline - time.monotonic())
+                    wait(engine.wake, max(0.0, left))
 
     def _drop(self, connection: Connection) -> BaseException:
         """End a connection and its threads; return the first cause."""
@@ -376,6 +371,8 @@ class Supervisor:
         """Wait, unless a stop comes; return whether the run goes on."""
         deadline = Deadline(seconds)
         with self._mutex:
+            if self._engine.owner() is None:
+                self.stop_locked(Deadline(0.0))
             while not (self.stopping or deadline.expired() or (budget is not None and budget.expired())):
                 wait(self._engine.wake, deadline.remaining())
             return not self.stopping

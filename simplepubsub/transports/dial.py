@@ -66,19 +66,46 @@ def _proxy_options(proxy: Union[str, bool, None]) -> Dict[str, Any]:
     return options
 
 
+#: Longest single network operation of a dial in seconds. TCP connect and a proxy's answer cannot be interrupted from outside,
+#: so this is also how long a thread of an abandoned attempt can stay behind.
+STEP_LIMIT = 10.0
+
+
 class _AbortableSocket(websocket.WebSocket):
     """A dialler whose socket another thread can shut down at any step."""
 
-    aborted = False
-
     def abort(self) -> None:
-        self.aborted = True
         sock = self.sock
         if sock is not None:
             try:
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
             except (OSError, ValueError):
                 pass
+
+
+class _TlsContext:
+    """What websocket-client is given in place of the SSLContext.
+
+    It shows the socket to the dialler before the TLS handshake, so that `abort` can reach it there too, and it keeps
+    websocket-client from writing into a context that belongs to the user.
+    """
+
+    def __init__(self, context: ssl_module.SSLContext) -> None:
+        self._context = context
+        self.dialler: Optional[_AbortableSocket] = None
+        self.verify_mode = context.verify_mode
+        self.check_hostname = context.check_hostname
+
+    def wrap_socket(self, sock: socket.socket, server_hostname: str = "", **_options: object) -> ssl_module.SSLSocket:
+        tls = self._context.wrap_socket(sock, server_hostname=server_hostname, do_handshake_on_connect=False)
+        try:
+            if self.dialler is not None:
+                self.dialler.sock = tls
+            tls.do_handshake()
+        except BaseException:
+            tls.close()
+            raise
+        return tls
 
 
 class WebSocketDial(Dial):
@@ -113,9 +140,12 @@ class WebSocketDial(Dial):
 
     def connect(self, url: str, timeout: Optional[float]) -> Transport:
         shown = redact_url(url)
-        dialler = _AbortableSocket(
-            sslopt=self._ssl_options(url), sockopt=((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),), enable_multithread=False
+        context = (
+            _TlsContext(self._ssl or ssl_module.create_default_context()) if url.lower().startswith("wss:") else None
         )
+        dialler = _AbortableSocket(sslopt={} if context is None else {"context": context}, enable_multithread=False)
+        if context is not None:
+            context.dialler = dialler
         with self._lock:
             self._dialler = dialler
             if self._aborted:
@@ -123,12 +153,13 @@ class WebSocketDial(Dial):
         options: Dict[str, Any] = _proxy_options(self._proxy)
         if self._subprotocols:
             options["subprotocols"] = self._subprotocols
+        step = STEP_LIMIT if timeout is None else min(timeout, STEP_LIMIT)
         try:
-            dialler.connect(
-                url, timeout=timeout, header=self._header_lines(), suppress_origin=True, redirect_limit=3, **options
+            dialler.connect(  # type: ignore[no-untyped-call]
+                url, timeout=step, header=self._header_lines(), suppress_origin=True, redirect_limit=3, **options
             )
         except Exception as error:  # every step has exceptions of its own; _explain sorts them, unknown ones included
-            raise self._explain(error, url, shown, timeout) from error
+            raise self._explain(error, url, shown, step) from error
         sock = dialler.sock
         assert sock is not None
         # The answer of the handshake decides; websocket-client has checked that it was offered.
@@ -144,13 +175,6 @@ class WebSocketDial(Dial):
         dialler.sock = None  # ours from here on
         return WebSocketTransport(sock, subprotocol=agreed, max_size=self._max_size)
 
-    def _ssl_options(self, url: str) -> Dict[str, Any]:
-        if not url.lower().startswith("wss:"):
-            return {}
-        context = self._ssl or ssl_module.create_default_context()
-        # websocket-client writes these two into the context it is given, so they are passed as they are.
-        return {"context": context, "cert_reqs": context.verify_mode, "check_hostname": context.check_hostname}
-
     def _header_lines(self) -> List[str]:
         headers = self._headers or []
         lines = (
@@ -162,7 +186,7 @@ class WebSocketDial(Dial):
             lines.append("User-Agent: " + self._user_agent)
         return lines
 
-    def _explain(self, error: Exception, url: str, shown: str, timeout: Optional[float]) -> ConnectError:
+    def _explain(self, error: Exception, url: str, shown: str, step: float) -> ConnectError:
         """Return the typed error for whatever the dial raised: which step failed, with values, and the next step."""
         host = urlsplit(url).hostname or ""
         detail = redact_text(str(error)) or type(error).__name__
@@ -176,18 +200,22 @@ class WebSocketDial(Dial):
             )
         if isinstance(error, (websocket.WebSocketAddressException, socket.gaierror)):
             return ConnectError(
-                "the host name %r cannot be resolved (DNS): %s" % (host, detail), url=shown, hint="check the spelling and DNS"
+                "the host name %r cannot be resolved (DNS): %s" % (host, detail),
+                url=shown,
+                hint="check the spelling and DNS",
             )
         if isinstance(error, ssl_module.SSLError):
             return _tls_error(error, host, detail, shown)
         if isinstance(error, (websocket.WebSocketTimeoutException, socket.timeout)):
             return ConnectTimeout(
-                "no connection to %s within %s s" % (shown, "the limit of" if timeout is None else "%.1f" % timeout),
+                "no answer from %s within %.1f s" % (shown, step),
                 url=shown,
                 hint="check the host, the port, firewalls and proxies, or raise start_timeout",
             )
         if isinstance(error, ConnectionRefusedError):
-            return ConnectError("%s refuses connections (TCP): %s" % (shown, detail), url=shown, hint="is the server running?")
+            return ConnectError(
+                "%s refuses connections (TCP): %s" % (shown, detail), url=shown, hint="is the server running?"
+            )
         if isinstance(error, OSError):
             return ConnectError("TCP connection to %s failed: %s" % (shown, detail), url=shown)
         if "ubprotocol" in detail:

@@ -252,7 +252,8 @@ class FrameParser:
             raise RemoteProtocolError("frame length with the highest bit set", code=1002)
         if self._max_size is not None and size + self._fragments_size > self._max_size:
             raise RemoteProtocolError(
-                "message of at least %d bytes, the limit is %d" % (size + self._fragments_size, self._max_size), code=1009
+                "message of at least %d bytes, the limit is %d" % (size + self._fragments_size, self._max_size),
+                code=1009,
             )
 
     def _add_fragment(self, opcode: int, payload: bytes, final: bool, append: Callable[[Frame], None]) -> None:

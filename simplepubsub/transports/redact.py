@@ -10,7 +10,7 @@ __all__ = ["redact_text", "redact_url"]
 MASK = "***"
 
 _SECRETS = re.compile(
-    r"(?i)\b(access_token|awps_reconnection_token|reconnectionToken|accesskey|sig|code)"  # names
+    r"(?i)\b(access_token|awps_reconnection_token|reconnectionToken|accesskey)"  # names
     r"(\"?\s*[=:]\s*\"?)"  # "=", ":" and quotes
     r"[^\s&\";,}'<>]+"
 )

@@ -31,7 +31,9 @@ class WebSocketTransport(Transport):
     ``max_size`` limits one inbound message in bytes.
     """
 
-    def __init__(self, sock: socket.socket, *, subprotocol: Optional[str] = None, max_size: Optional[int] = None) -> None:
+    def __init__(
+        self, sock: socket.socket, *, subprotocol: Optional[str] = None, max_size: Optional[int] = None
+    ) -> None:
         self.subprotocol = subprotocol
         self._stream: _Stream = _TlsStream(sock) if isinstance(sock, ssl.SSLSocket) else _Stream(sock)
         self._parser = FrameParser(masked=False, max_size=max_size)

@@ -91,7 +91,8 @@ def encode_data(data: Any, data_type: str) -> str:
             ) from error
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise InvalidArgument(
-            "data of type %s cannot be sent as %s: pass bytes, bytearray or memoryview" % (type(data).__name__, data_type)
+            "data of type %s cannot be sent as %s: pass bytes, bytearray or memoryview"
+            % (type(data).__name__, data_type)
         )
     return '"%s"' % base64.b64encode(data).decode("ascii")
 
@@ -334,7 +335,9 @@ def _read_message(frame: Dict[str, Any]) -> Optional[Message]:
         sequence_id = int(sequence_id)  # an older page of the documentation shows it quoted
     origin = frame["from"]
     if origin == "group":
-        return Message("group", frame["group"], data, data_type, frame.get("fromUserId"), sequence_id, frame.get("stream"))
+        return Message(
+            "group", frame["group"], data, data_type, frame.get("fromUserId"), sequence_id, frame.get("stream")
+        )
     if origin == "server":
         return Message("server", None, data, data_type, None, sequence_id)
     return None

@@ -1,0 +1,102 @@
+"""Check and normalise what callers pass: every mistake is named at the call, with its value and what is allowed."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Optional
+from urllib.parse import parse_qs, urlsplit
+
+from ..exceptions import InvalidArgument, MessageTooLarge
+from ..transports.redact import redact_url
+from .json_codec import EVENT_NAME, MAX_UINT64
+from .messages import MAX_GROUP_NAME, MAX_MESSAGE_BYTES
+
+__all__ = ["check_ack_id", "check_event", "check_group", "check_url", "encode_checked", "name_data_type"]
+
+_HUB_PATH = re.compile(r"/client/hubs/[^/]+/?\Z", re.IGNORECASE)
+_DATA_TYPES = ("text", "json", "binary", "protobuf")
+
+
+def check_url(url: Any) -> str:
+    """Return a client access URL. Raises InvalidArgument unless it is ws:// or wss:// and names a hub."""
+    if not isinstance(url, str):
+        raise InvalidArgument("a client access URL must be a str, not %s" % type(url).__name__)
+    try:
+        parts = urlsplit(url.strip())
+        host = parts.hostname
+        parts.port  # noqa: B018  # raises ValueError when it is not a number
+    except ValueError as error:
+        raise InvalidArgument("the client access URL cannot be read: %s" % error) from None
+    if parts.scheme not in ("ws", "wss") or not host:
+        raise InvalidArgument(
+            "the client access URL %s must start with ws:// or wss:// and name a host" % redact_url(url.strip())
+        )
+    if not _HUB_PATH.search(parts.path) and not parse_qs(parts.query).get("hub"):
+        raise InvalidArgument(
+            "the client access URL %s names no hub: expected .../client/hubs/<hub> or .../client?hub=<hub>"
+            % redact_url(url.strip())
+        )
+    return url.strip()
+
+
+def check_group(group: Any) -> str:
+    """Return a group name. Raises InvalidArgument unless it has 1 to 1,024 characters, not all blank."""
+    if not isinstance(group, str):
+        raise InvalidArgument("group must be a str, not %s" % type(group).__name__)
+    if not group.strip() or len(group) > MAX_GROUP_NAME:
+        raise InvalidArgument(
+            "group must have 1 to %d characters that are not all blank, not %d (%.40r)"
+            % (MAX_GROUP_NAME, len(group), group)
+        )
+    return group
+
+
+def check_event(event: Any) -> str:
+    """Return an event name. Raises InvalidArgument unless it is a letter, then letters, digits, "_", "." or "-"."""
+    if not isinstance(event, str) or not EVENT_NAME.match(event):
+        raise InvalidArgument(
+            "event must be a letter followed by up to 127 letters, digits, '_', '.' or '-', not %.60r" % (event,)
+        )
+    return event
+
+
+def check_ack_id(ack_id: Any) -> Optional[int]:
+    """Return an ack id or None. Raises InvalidArgument unless it is an unsigned 64-bit integer."""
+    if ack_id is None:
+        return None
+    if isinstance(ack_id, bool) or not isinstance(ack_id, int) or not 0 <= ack_id <= MAX_UINT64:
+        raise InvalidArgument("ack_id must be None or an integer from 0 to 2**64-1, not %r" % (ack_id,))
+    return ack_id
+
+
+def name_data_type(data: Any, data_type: Any) -> str:
+    """Return the wire name of ``data_type``; None infers it: str is text, bytes-like is binary, anything else JSON.
+
+    Raises InvalidArgument for an unknown name.
+    """
+    if data_type is None:
+        if isinstance(data, str):
+            return "text"
+        return "binary" if isinstance(data, (bytes, bytearray, memoryview)) else "json"
+    name = str(getattr(data_type, "value", data_type)).lower()
+    if name not in _DATA_TYPES:
+        raise InvalidArgument("unknown data_type %r: use one of %s, or None" % (data_type, ", ".join(_DATA_TYPES)))
+    return name
+
+
+def encode_checked(text: str) -> bytes:
+    """Return an encoded message as bytes. Raises MessageTooLarge over 1 MiB, InvalidArgument for lone surrogates."""
+    try:
+        data = text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(
+            "text with the lone surrogate %r cannot be sent: it has no UTF-8 form" % error.object[error.start]
+        ) from None
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise MessageTooLarge(
+            "the encoded message has %d bytes, the service accepts %d: send it in parts"
+            % (len(data), MAX_MESSAGE_BYTES),
+            size=len(data),
+            limit=MAX_MESSAGE_BYTES,
+        )
+    return data
