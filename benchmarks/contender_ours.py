@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import collections
+import concurrent.futures
 import contextlib
 import os
 import threading
@@ -14,7 +15,7 @@ from wire import TEXT
 from simplepubsub.webpubsub import WebPubSubClient
 
 STEP = 128  # how often the publisher looks at a future
-LIMIT = 60.0  # seconds for any one wait
+LIMIT = 20.0  # seconds for any one wait
 
 
 def pipeline(client, options, each=None, count: int = 0) -> int:
@@ -22,6 +23,14 @@ def pipeline(client, options, each=None, count: int = 0) -> int:
 
     One future in STEP is waited for; acks come in order, so it stands for those before it, and flush covers the rest.
     """
+    try:
+        return publish_window(client, options, each, count)
+    except (TimeoutError, concurrent.futures.TimeoutError) as error:
+        raise RuntimeError("no answer for %.0f s (%s); %r" % (LIMIT, error, client.stats())) from error
+
+
+def publish_window(client, options, each, count: int) -> int:
+    """Do what pipeline says; raises TimeoutError when an ack takes longer than LIMIT."""
     marks = collections.deque()
     keep = max(options.window // STEP, 1)
     sent = 0

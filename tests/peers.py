@@ -9,6 +9,7 @@ import importlib
 import os
 import shutil
 import sys
+import warnings
 from typing import Any, NoReturn, Optional, Tuple
 
 import pytest
@@ -33,7 +34,9 @@ def require(module_name: str, why: str, *, python: Optional[Tuple[int, int]] = N
     if python is not None and sys.version_info[:2] < python:
         pytest.skip(f"{module_name} needs Python {python[0]}.{python[1]}; wanted for: {why}", allow_module_level=True)
     try:
-        return importlib.import_module(module_name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what a peer deprecates is no failure of ours
+            return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not (module_name + ".").startswith(error.name + "."):
             raise  # the peer is there; something it needs is not

@@ -24,6 +24,7 @@ from .timers import Received, Timers
 
 if TYPE_CHECKING:
     from .engine import Engine
+    from .session import Entry
 
 __all__ = ["Connection"]
 
@@ -60,6 +61,9 @@ class Connection:
         self.closing: Optional[Tuple[int, str]] = None  # (code, reason) once the writer should say goodbye
         self.close_when_sent = False  # goodbye only after everything queued is written
         self.writable = threading.Condition(engine.mutex)
+        self._writer_idle = False
+        self._claimant: Optional[Entry] = None  # the application thread that writes this one holds the writer's role
+        self._rest = b""  # what it could not write without blocking
         self._reader = threading.Thread(target=self._read, name=name + "-reader", daemon=True)
         self._writer = threading.Thread(target=self._write, name=name + "-writer", daemon=True)
 
@@ -195,28 +199,80 @@ class Connection:
         try:
             while True:
                 with self._mutex:
-                    while not (session.writable or self.ended or self._may_close_locked()):
+                    self._writer_idle = True
+                    while not self._has_work_locked():
                         self.writable.wait()
+                    self._writer_idle = False
                     if self.ended and self.closing is None:
                         return
+                    rest, self._rest = self._rest, b""
                     goodbye = self.closing if self.ended or self._may_close_locked() else None
-                    frames = [] if goodbye else session.take()
-                if goodbye is not None:
+                    frames = [] if rest or goodbye else session.take()
+                if rest:
+                    self.transport.send_rest(rest)
+                elif goodbye is not None:
                     self.transport.close(*goodbye)
                     return
-                self.transport.send(frames)
-                if self.engine.trace is not None:
-                    self.engine.trace("sent", frames)
-                with self._mutex:
-                    done = session.wrote()
-                    if done:
-                        self.engine.freed_locked()
-                self.engine.complete_written(done)
+                else:
+                    self.transport.send(frames)
+                    self._wrote(frames)
         except TransportError as error:
             self._end(error)
         except BaseException as error:  # a bug of ours, as above
             self.engine.log.exception("writer failed")
             self._end(error)
+
+    def _has_work_locked(self) -> bool:
+        if self._claimant is not None:
+            return False
+        return self.ended or bool(self._rest) or self.engine.session.writable or self._may_close_locked()
+
+    def _wrote(self, frames: Sequence[Frame]) -> None:
+        engine = self.engine
+        if engine.trace is not None:
+            engine.trace("sent", frames)
+        with self._mutex:
+            done = engine.session.wrote()
+            if done:
+                engine.freed_locked()
+        engine.complete_written(done)
+
+    def claim_locked(self, entry: Entry) -> bool:
+        """Let the calling application thread write ``entry`` itself if the writer is idle; `write_claimed` must follow.
+
+        A blocking send saves a thread switch that way. It is a try: the thread writes what the carrier takes without
+        blocking and leaves the rest to the writer, so a peer that does not read holds nobody.
+        """
+        if not (self._writer_idle and self._claimant is None and self.transport.can_try_send):
+            return False
+        if self.closing is not None or self.ended or self._rest:
+            return False
+        self._claimant = entry
+        return True
+
+    def write_claimed(self, entry: Entry) -> None:
+        """Write what `claim_locked` claimed; does nothing for any other entry, so it may stand in a ``finally``."""
+        if self._claimant is not entry:
+            return
+        rest, finished = b"", False
+        try:
+            with self._mutex:
+                frames = self.engine.session.take()
+            rest = self.transport.try_send(frames)
+            finished = True
+            self._wrote(frames)
+        except TransportError as error:
+            finished = True
+            self._end(error)
+        finally:
+            if not finished:
+                # Ctrl-C inside the write: how much went out is unknown, so only a new connection is sound.
+                self.transport.abort()
+            with self._mutex:
+                self._claimant = None
+                self._rest = rest
+                if self._has_work_locked():
+                    self.writable.notify()
 
     def _may_close_locked(self) -> bool:
         if self.closing is None:

@@ -268,25 +268,32 @@ class Engine:
         else:
             chosen = ack_id is not None
         entry = make(ack_id if ack else None)
-        with self.mutex:
-            session = self.session
-            while True:
-                if self.supervisor is None or self.supervisor.stopping:
-                    raise self.stopped_error()
-                if session.has_room(entry.size):
-                    break
-                self._wait_for_room_locked(entry, block)
-            if chosen:
-                if ack_id in session.pending:
-                    raise SendMessageError("a send with ack_id %d is already in progress" % ack_id, ack_id=ack_id)
-                session.reserve_ack_id(ack_id)  # type: ignore[arg-type]
-            session.submit(entry)
-            self.counters["sent"] += 1
-            connection = self.connection
-            if connection is not None and session.open:
-                connection.writable.notify()
-            if self._paused:
-                self.room.notify_all()
+        connection = None
+        try:
+            with self.mutex:
+                session = self.session
+                while True:
+                    if self.supervisor is None or self.supervisor.stopping:
+                        raise self.stopped_error()
+                    if session.has_room(entry.size):
+                        break
+                    self._wait_for_room_locked(entry, block)
+                if chosen:
+                    if ack_id in session.pending:
+                        raise SendMessageError("a send with ack_id %d is already in progress" % ack_id, ack_id=ack_id)
+                    session.reserve_ack_id(ack_id)  # type: ignore[arg-type]
+                if block is not None and ack:
+                    connection = self.connection
+                session.submit(entry)
+                self.counters["sent"] += 1
+                if self._paused:
+                    self.room.notify_all()
+                if session.open and self.connection is not None:
+                    if connection is None or not connection.claim_locked(entry):
+                        self.connection.writable.notify()
+        finally:
+            if connection is not None:
+                connection.write_claimed(entry)  # in a finally: Ctrl-C must not leave the claim behind
         return entry
 
     def _wait_for_room_locked(self, entry: Entry, block: Optional[Deadline]) -> None:

@@ -38,6 +38,20 @@ class Transport:
         """
         raise AssertionError("a transport must implement send()")
 
+    #: Whether `try_send` is offered.
+    can_try_send = False
+
+    def try_send(self, frames: Sequence[Frame]) -> bytes:
+        """Write what the carrier takes without blocking and return the rest for `send_rest`; writer role only.
+
+        Raises TransportError.
+        """
+        raise AssertionError("this transport does not offer try_send()")
+
+    def send_rest(self, rest: bytes) -> None:
+        """Write what `try_send` left, blocking like `send`; nothing else may be written in between."""
+        raise AssertionError("this transport does not offer try_send()")
+
     def close(self, code: int, reason: str) -> None:
         """Start the close handshake by writing a close frame; writer only. Raises TransportError."""
         raise AssertionError("a transport must implement close()")

@@ -75,6 +75,23 @@ class WebSocketTransport(Transport):
         except (OSError, ValueError) as error:
             raise TransportError("the connection broke while writing: %s" % _describe(error)) from error
 
+    @property
+    def can_try_send(self) -> bool:  # type: ignore[override]  # a property here, a constant elsewhere
+        return self._stream.can_try
+
+    def try_send(self, frames: Sequence[Frame]) -> bytes:
+        data = encode_frames(frames, masked=True)
+        try:
+            return data[self._stream.try_send(data) :]
+        except (OSError, ValueError) as error:
+            raise TransportError("the connection broke while writing: %s" % _describe(error)) from error
+
+    def send_rest(self, rest: bytes) -> None:
+        try:
+            self._stream.send(rest)
+        except (OSError, ValueError) as error:
+            raise TransportError("the connection broke while writing: %s" % _describe(error)) from error
+
     def close(self, code: int, reason: str) -> None:
         self.send([(CLOSE, close_payload(code, reason))])
 
@@ -106,6 +123,16 @@ class _Stream:
     def send(self, data: bytes) -> None:
         """Write everything."""
         self._sock.sendall(data)
+
+    #: Whether a write can be tried without blocking; Windows has no such flag for a blocking socket.
+    can_try = hasattr(socket, "MSG_DONTWAIT")
+
+    def try_send(self, data: bytes) -> int:
+        """Write what fits without blocking and return how many bytes that was."""
+        try:
+            return self._sock.send(data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
 
     def abort(self) -> None:
         """Wake both directions: closing the descriptor would not wake a blocked ``recv``."""
@@ -163,6 +190,15 @@ class _TlsStream(_Stream):
                 except ssl.SSLWantReadError:
                     writing = False
             self._wait(writing)
+
+    can_try = True
+
+    def try_send(self, data: bytes) -> int:
+        with self._lock:
+            try:
+                return int(self._tls.send(data))
+            except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                return 0
 
     def _wait(self, writing: bool) -> None:
         """Wait until the socket is ready; a shutdown by abort() makes it ready too."""
