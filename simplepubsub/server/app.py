@@ -1,0 +1,414 @@
+"""The embedded Web PubSub service: one object that listens, in a thread of its own.
+
+The thread runs a new event loop, so it works beside any other loop or none (notebooks). Everything that the service
+knows belongs to that loop; the public methods hand their work over and wait for it, with a bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import socket
+import ssl as ssl_module
+import sys
+import threading
+from typing import Any, Callable, Coroutine, Dict, Iterable, List, Optional, Type, TypeVar
+from urllib.parse import quote
+
+try:
+    from aiohttp import web
+except ImportError as error:
+    raise ImportError("the embedded server needs aiohttp: pip install 'simplepubsub[server]'") from error
+
+from ..exceptions import InvalidArgument, ServerError
+from .connection import Connection
+from .control import ConnectionInfo, HubControl, connection_info
+from .endpoint import ClientEndpoint, check_hub_name
+from .faults import Faults
+from .handlers import Dispatcher, Handler, Handlers
+from .hub import Work
+from .limits import Limits
+from .permissions import ALL_ROLES
+from .pump import Pump
+from .tokens import DEVELOPMENT_ACCESS_KEY, Tokens
+from .workers import Workers
+
+__all__ = ["Server"]
+
+log = logging.getLogger("simplepubsub.server")
+
+T = TypeVar("T")
+
+#: Seconds that a call from another thread waits for the server's loop before it says that the loop is stuck.
+_CALL_TIMEOUT = 30.0
+
+#: Threads for event handlers.
+_HANDLER_THREADS = 16
+
+_BACKLOG = 512
+
+
+class Server:
+    """An embedded Web PubSub service; ``with Server() as server:`` listens on a free port of this machine.
+
+    ``port`` 0 picks a free one. ``access_key`` (at least 32 bytes) signs and checks tokens; ``secondary_key`` only checks
+    them. ``ssl`` is a server-side ``ssl.SSLContext``. ``keep_alive_interval`` is the time between pings in seconds (None:
+    no pings), ``recovery_window`` how long a reliable connection that lost its socket is kept, ``allow_anonymous``
+    whether clients need no token (they have no rights then). With the public development key only loopback addresses
+    are allowed, unless ``allow_public_development_key``.
+
+    Safe from any thread. Raises ServerError: a bad key, host or certificate, a port that is taken.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        access_key: str = DEVELOPMENT_ACCESS_KEY,
+        secondary_key: Optional[str] = None,
+        ssl: Optional[ssl_module.SSLContext] = None,
+        limits: Limits = Limits(),
+        keep_alive_interval: Optional[float] = 20.0,
+        recovery_window: float = 30.0,
+        allow_anonymous: bool = False,
+        allow_public_development_key: bool = False,
+    ) -> None:
+        self._tokens = Tokens(access_key, secondary_key)
+        if not isinstance(host, str):
+            raise ServerError("host must be a str, not %r" % (host,))
+        if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
+            raise ServerError("port must be an integer from 0 to 65535, not %r" % (port,))
+        if keep_alive_interval is not None and not keep_alive_interval > 0:
+            raise ServerError("keep_alive_interval must be a positive number of seconds or None, not %r" % keep_alive_interval)
+        self.limits = limits
+        self._access_key = access_key
+        self._host = host
+        self._port = port
+        self._ssl = ssl
+        self._keep_alive_interval = keep_alive_interval
+        self._recovery_window = recovery_window
+        self._allow_anonymous = allow_anonymous
+        self._development = DEVELOPMENT_ACCESS_KEY in (access_key, secondary_key) and not allow_public_development_key
+        self._handlers = Handlers()
+        #: Misbehaviour on demand, see `Faults`.
+        self.faults = Faults(self)
+        self._lock = threading.Lock()  # start() and stop(), one at a time
+        self._thread: Optional[threading.Thread] = None
+        self._address = ""
+        self._loop: Optional[asyncio.AbstractEventLoop] = None
+        self._stopping: "asyncio.Event"
+        self._workers: Workers
+        self._pump: Pump
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self) -> "Server":
+        """Listen, and return when clients can connect; a server that runs already keeps running. Raises ServerError."""
+        with self._lock:
+            if self._thread is not None:
+                return self
+            listener = _listen(self._host, self._port, self._development)
+            ready: "concurrent.futures.Future[None]" = concurrent.futures.Future()
+            self._port_now = listener.getsockname()[1]
+            self._address = _printable_host(self._host, listener)
+            thread = threading.Thread(target=self._run, args=(listener, ready), name="simplepubsub-server", daemon=True)
+            thread.start()
+            try:
+                ready.result(_CALL_TIMEOUT)
+            except Exception as error:
+                thread.join(_CALL_TIMEOUT)
+                raise ServerError("the server did not start: %s" % error) from error
+            self._thread = thread
+        log.info("listening on %s", self.endpoint)
+        return self
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Close every connection and leave nothing behind; a server that does not run stays so.
+
+        A handler that is still running after ``timeout`` seconds is left to itself, with a warning in the log.
+        """
+        with self._lock:
+            thread, self._thread = self._thread, None
+            if thread is None:
+                return
+            loop = self._loop
+            assert loop is not None
+            loop.call_soon_threadsafe(self._stopping.set)
+            if thread is threading.current_thread():
+                return
+            thread.join(timeout)
+            busy = self._workers.stop(timeout)
+            if busy or thread.is_alive():
+                log.warning("stopped, but %d handlers%s still run", busy, " and the loop" if thread.is_alive() else "")
+
+    def __enter__(self) -> "Server":
+        return self.start()
+
+    def __exit__(self, kind: Optional[Type[BaseException]], value: Any, traceback: Any) -> None:
+        self.stop()
+
+    def reset(self) -> None:
+        """Go back to the state after `start`: no connection, no retained session, no fault, counters at zero.
+
+        Handlers stay registered; address and tokens stay valid. Open sockets are aborted.
+        """
+        self._call(self._reset)
+
+    def _reset(self) -> None:
+        self.faults.clear_now()
+        for connection in list(self._pump.connections):
+            connection.session = None
+            connection.abort()
+        self._pump.work.clear()
+
+    # --- addresses ----------------------------------------------------------------------------------------------------
+
+    @property
+    def endpoint(self) -> str:
+        """The address for connection strings, ``http://host:port``; raises ServerError before the first `start`."""
+        if not self._address:
+            raise ServerError("the server has no address yet: call start() first")
+        return "%s://%s:%d" % ("http" if self._ssl is None else "https", self._address, self._port_now)
+
+    @property
+    def port(self) -> int:
+        """The port that the server listens on."""
+        return int(self.endpoint.rpartition(":")[2])
+
+    @property
+    def connection_string(self) -> str:
+        """What service clients are configured with; it contains the access key."""
+        return "Endpoint=%s;AccessKey=%s;Version=1.0;" % (self.endpoint, self._access_key)
+
+    def client_access_url(
+        self,
+        hub: str,
+        *,
+        user_id: Optional[str] = None,
+        roles: Iterable[str] = ALL_ROLES,
+        groups: Iterable[str] = (),
+        minutes_to_expire: float = 60,
+    ) -> str:
+        """Return a URL that a client can connect with, token included; by default it may join and publish everywhere.
+
+        ``groups`` are joined on connecting. Raises InvalidArgument for a bad hub name.
+        """
+        check_hub_name(hub)
+        path = "/client/hubs/" + quote(hub, safe="")
+        if isinstance(roles, str) or isinstance(groups, str):
+            raise InvalidArgument("roles and groups must be sequences of str, not a str")
+        token = self._tokens.make(
+            self.endpoint + path, user_id=user_id, roles=roles, groups=groups, minutes_to_expire=minutes_to_expire
+        )
+        return "ws%s%s?access_token=%s" % (self.endpoint[len("http") :], path, token)
+
+    # --- handlers -----------------------------------------------------------------------------------------------------
+
+    def on(self, event: str, hub: Optional[str] = None, handler: Optional[Handler] = None) -> Any:
+        """Register the handler of an event, for one hub or for all; use it as a call or as a decorator.
+
+        Events: "connect" (gets a `ConnectRequest`; may return a `ConnectReply` or raise `RefuseConnection`), "connected",
+        "disconnected", "message" (all frames of simple clients), any other user event, and "*" for those without a
+        handler of their own. They get a `ClientEvent`. What a user event's handler returns (str, bytes or any JSON
+        value) is sent to the client before the ack; an exception makes the ack fail with InternalServerError. The
+        handler registered last wins. Handlers may block, and run in threads of the server.
+        """
+        if handler is None:
+            return lambda function: self.on(event, hub, function)
+        if hub is not None:
+            check_hub_name(hub)
+        self._handlers.on(event, hub, handler)
+        return handler
+
+    def hub(self, name: str) -> HubControl:
+        """Return the means to send to, and to manage, the connections of a hub from this process."""
+        return HubControl(self, check_hub_name(name))
+
+    # --- looking in ---------------------------------------------------------------------------------------------------
+
+    def connections(self, hub: Optional[str] = None) -> List[ConnectionInfo]:
+        """Return all connections (of one hub), ordered by hub and id; those that wait to recover included."""
+        if hub is not None:
+            return self.hub(hub).connections()
+
+        def look() -> List[ConnectionInfo]:
+            hubs = self._pump.work.hubs.values()
+            found = [connection_info(session) for item in hubs for session in item.sessions.values()]
+            return sorted(found, key=lambda info: (info.hub, info.connection_id))
+
+        result: List[ConnectionInfo] = self._call(look)
+        return result
+
+    def stats(self) -> Dict[str, int]:
+        """Return counters since `start` or `reset`, and the present numbers of connections, sockets and groups."""
+
+        def look() -> Dict[str, int]:
+            work = self._pump.work
+            numbers = dict(work.counters)
+            numbers["connections"] = sum(len(item.sessions) for item in work.hubs.values())
+            numbers["retained"] = len(work.retained)
+            numbers["sockets"] = len(self._pump.connections)
+            numbers["groups"] = sum(len(item.groups) for item in work.hubs.values())
+            return numbers
+
+        result: Dict[str, int] = self._call(look)
+        return result
+
+    def __repr__(self) -> str:
+        if self._thread is None:
+            return "<Server stopped>"
+        return "<Server %s>" % self.endpoint
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
+
+    def _call(self, function: Callable[..., T], *args: Any) -> T:
+        """Run a function on the server's loop and return its result; any thread but the loop's own."""
+
+        async def run() -> T:
+            return function(*args)
+
+        return self._wait(run())
+
+    def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the server's loop and return its result. Raises ServerError when the loop is not there."""
+        thread, loop = self._thread, self._loop
+        if thread is None or loop is None or thread is threading.current_thread():
+            coroutine.close()
+            raise ServerError("the server is not running: call start() first")
+        try:
+            future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        except RuntimeError as error:  # it stopped just now
+            coroutine.close()
+            raise ServerError("the server has stopped") from error
+        try:
+            return future.result(_CALL_TIMEOUT)
+        except concurrent.futures.CancelledError as error:
+            raise ServerError("the server has stopped") from error
+        except concurrent.futures.TimeoutError as error:
+            future.cancel()
+            raise ServerError("the server's loop did not answer within %d s" % _CALL_TIMEOUT) from error
+
+    def _run(self, listener: socket.socket, ready: "concurrent.futures.Future[None]") -> None:
+        """Own the loop: the target of the server's thread."""
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        self._loop = loop
+        try:
+            loop.run_until_complete(self._serve(loop, listener, ready))
+        except Exception as error:  # noqa: BLE001 - handed to start(), or logged: this is the thread's last frame
+            if ready.done():
+                log.exception("the server's loop failed")
+            else:
+                ready.set_exception(error)
+        finally:
+            listener.close()
+            pending = asyncio.all_tasks(loop)
+            for task in pending:
+                task.cancel()
+            if pending:
+                loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            asyncio.set_event_loop(None)
+            loop.close()
+
+    async def _serve(
+        self, loop: asyncio.AbstractEventLoop, listener: socket.socket, ready: "concurrent.futures.Future[None]"
+    ) -> None:
+        self._stopping = asyncio.Event()
+        self._workers = Workers(_HANDLER_THREADS, "simplepubsub-handler")
+        work = Work(self.limits, self._recovery_window)
+        dispatcher = Dispatcher(loop, self._handlers, self._workers, work, self._progress)
+        self._pump = Pump(loop, work, dispatcher.dispatch, keep_alive_interval=self._keep_alive_interval)
+        endpoint = ClientEndpoint(
+            self._pump, self._tokens, dispatcher, self.faults, self._audiences, self._allow_anonymous
+        )
+        app = web.Application()
+        for path in ("/client/hubs/{hub}", "/client", "/client/"):
+            app.router.add_route("*", path, endpoint.handle)
+        app.router.add_route("GET", "/api/health", _health)
+        app.router.add_route("HEAD", "/api/health", _health)
+        runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        await runner.setup()
+        try:
+            await web.SockSite(runner, listener, ssl_context=self._ssl, backlog=_BACKLOG).start()
+            ready.set_result(None)
+            await self._stopping.wait()
+            await self._close_all()
+        finally:
+            self._pump.stop()
+            await runner.cleanup()
+
+    def _progress(self) -> None:
+        self._pump.retry_waiting()
+        self._pump.wake()
+
+    async def _close_all(self) -> None:
+        """Say goodbye to every client, give them a moment to answer, then cut what is left."""
+        pump = self._pump
+        self.faults.clear_now()
+        closing: List[Connection] = list(pump.connections)
+        for hub in list(pump.work.hubs.values()):
+            for session in list(hub.sessions.values()):
+                hub.end(session, 1001, "the server stops", announce="the server stops")
+        pump.wake()
+        for _ in range(25):
+            if not pump.connections:
+                break
+            await asyncio.sleep(0.01)
+        for connection in closing:
+            connection.abort()
+        await asyncio.sleep(0)
+
+    def _audiences(self, host: str, hub: str) -> List[str]:
+        """Return what a client token may be made out to: this server by its own name, or by the one the client used."""
+        hosts = dict.fromkeys((self.endpoint.partition("://")[2], host))
+        return ["%s://%s/client/hubs/%s" % (scheme, item, hub) for item in hosts for scheme in ("http", "https")]
+
+
+async def _health(request: web.Request) -> web.Response:
+    return web.Response(text="")
+
+
+def _listen(host: str, port: int, loopback_only: bool) -> socket.socket:
+    """Return a listening socket. Raises ServerError with the cause and the next step."""
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise ServerError("cannot find the host %r: %s" % (host, error)) from error
+    # One address is enough, and IPv4 is what clients try without being told.
+    found.sort(key=lambda item: item[0] != socket.AF_INET)
+    family, kind, protocol, _, address = found[0]
+    if loopback_only and not _is_loopback(str(address[0])):
+        raise ServerError(
+            "the development access key is public, so the server binds to loopback only, not to %r: "
+            "pass an access_key of your own, or allow_public_development_key=True" % host
+        )
+    listener = socket.socket(family, kind, protocol)
+    try:
+        if sys.platform == "win32":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        else:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise ServerError(
+            "cannot listen on %s port %d: %s; choose another port, or 0 for any free one" % (host or "*", port, error.strerror)
+        ) from error
+    return listener
+
+
+def _is_loopback(address: str) -> bool:
+    return address.startswith("127.") or address == "::1"
+
+
+def _printable_host(host: str, listener: socket.socket) -> str:
+    """Return the host as clients on this machine write it in a URL."""
+    bound = str(listener.getsockname()[0])
+    if bound in ("0.0.0.0", "::"):
+        return "127.0.0.1" if bound == "0.0.0.0" else "[::1]"
+    return "[%s]" % host if ":" in host else host

@@ -1,0 +1,295 @@
+"""The door for clients: checks an upgrade request, then takes the transport away from aiohttp.
+
+aiohttp parses the HTTP request and serves what is not a WebSocket. After the upgrade it is not needed any more: the
+101 answer is written, the transport gets our own protocol (`Connection`), and aiohttp is told that its connection is
+over. All in one synchronous step, so that no byte can arrive in between. Protocol reference 1.1 to 1.6.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import logging
+import re
+import secrets
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+from aiohttp import web
+
+from ..exceptions import InvalidArgument
+from ..webpubsub.messages import MAX_GROUP_NAME
+from .connection import Connection
+from .faults import Faults
+from .handlers import ConnectRequest, Dispatcher, RefuseConnection
+from .hub import POLICY, RecoveryRefused
+from .permissions import Permissions
+from .pump import Pump
+from .tokens import Claims, TokenRejected, Tokens
+from .wire import WIRES, RawMode, RawWire, Wire
+
+__all__ = ["ClientEndpoint", "Refused", "check_hub_name"]
+
+log = logging.getLogger("simplepubsub.server")
+
+_ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
+
+#: Hub names, protocol reference 7.1.
+_HUB_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_`,.\[\]]{0,127}\Z")
+
+#: Query values and headers that a connect handler does not see: they are secrets or belong to the handshake.
+_HIDDEN_QUERY = ("access_token", "awps_reconnection_token")
+_HIDDEN_HEADERS = ("authorization",)
+
+
+class Refused(Exception):
+    """The handshake is answered with this HTTP status."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class _Upgraded(web.StreamResponse):
+    """What the handler returns once the transport is ours: there is nothing left to write."""
+
+    async def prepare(self, request: Any) -> Any:
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        return None
+
+
+class _Identity(NamedTuple):
+    user_id: Optional[str]
+    permissions: Permissions
+    groups: Sequence[str]
+    subprotocol: Optional[str]
+    state: Optional[Dict[str, Any]]
+
+
+def check_hub_name(name: str) -> str:
+    """Return the hub name in lower case. Raises InvalidArgument when it is not one."""
+    if not isinstance(name, str) or not _HUB_NAME.match(name):
+        raise InvalidArgument(
+            "hub must be a letter followed by letters, digits or any of _ ` , . [ ] (at most 128 characters), not %s"
+            % ascii(name)[:150]
+        )
+    return name.lower()
+
+
+class ClientEndpoint:
+    """Answers ``/client/hubs/{hub}`` and ``/client?hub=``. Belongs to the server's loop."""
+
+    def __init__(
+        self,
+        pump: Pump,
+        tokens: Tokens,
+        dispatcher: Dispatcher,
+        faults: Faults,
+        audiences: Callable[[str, str], List[str]],
+        allow_anonymous: bool,
+    ) -> None:
+        self._pump = pump
+        self._tokens = tokens
+        self._dispatcher = dispatcher
+        self._faults = faults
+        self._audiences = audiences  # (host header, hub name as requested) -> what a token may be made out to
+        self._allow_anonymous = allow_anonymous
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Upgrade the request, or answer it with 4xx and the reason as text."""
+        try:
+            await self._faults.admit()
+            accept = _accept_key(request)
+            name = request.match_info.get("hub") or request.query.get("hub", "")
+            try:
+                hub = check_hub_name(name)
+            except InvalidArgument as error:
+                raise Refused(400, str(error)) from None
+            offered = _offered(request)
+            if "awps_connection_id" in request.query and "awps_reconnection_token" in request.query:
+                return self._recover(request, accept, hub, offered)
+            return await self._connect(request, accept, name, offered)
+        except Refused as error:
+            log.warning("refused a client with %d: %s", error.status, error)
+            return web.Response(status=error.status, text=str(error))
+
+    # --- a new connection ---------------------------------------------------------------------------------------------
+
+    async def _connect(
+        self, request: web.Request, accept: bytes, name: str, offered: List[str]
+    ) -> web.StreamResponse:
+        claims = self._claims(request, name)
+        mode = _raw_mode(request)
+        connection_id = secrets.token_urlsafe(16)
+        identity = await self._identify(request, claims, name.lower(), connection_id, offered)
+        chosen = identity.subprotocol
+        if chosen is None:
+            chosen = next((item for item in offered if item.lower() in WIRES), None)
+        wire: Wire = WIRES.get((chosen or "").lower()) or RawWire(mode, chosen)
+        connection = self._upgrade(request, accept, chosen)
+        hub = self._pump.work.hub(name)
+        session = hub.connect(
+            wire,
+            connection,
+            user_id=identity.user_id,
+            permissions=identity.permissions,
+            groups=identity.groups,
+            connection_id=connection_id,
+        )
+        if identity.state:
+            session.state.update(identity.state)
+        return self._started(request, connection, session)
+
+    def _claims(self, request: web.Request, name: str) -> Claims:
+        token = request.query.get("access_token")
+        if token is None:
+            scheme, _, value = request.headers.get("Authorization", "").partition(" ")
+            token = value.strip() if scheme.lower() == "bearer" else None
+        if not token:
+            if self._allow_anonymous:
+                return Claims(None, (), (), {})
+            raise Refused(401, "no access token: pass it as the query parameter access_token or as a bearer token")
+        try:
+            return self._tokens.check(token, self._audiences(request.host, name))
+        except TokenRejected as error:
+            raise Refused(401, str(error)) from None
+
+    async def _identify(
+        self, request: web.Request, claims: Claims, hub: str, connection_id: str, offered: List[str]
+    ) -> _Identity:
+        """Let the connect handler have its say about what the token grants."""
+        _check_groups(claims.groups, 400)
+        hidden = {key.lower() for key in _HIDDEN_HEADERS}
+        try:
+            reply = await self._dispatcher.connect(
+                ConnectRequest(
+                    hub,
+                    connection_id,
+                    claims.user_id,
+                    claims.roles,
+                    claims.groups,
+                    claims.raw,
+                    {key: request.query.getall(key) for key in request.query if key not in _HIDDEN_QUERY},
+                    {key: request.headers.getall(key) for key in request.headers if key.lower() not in hidden},
+                    tuple(offered),
+                )
+            )
+        except RefuseConnection as error:
+            raise Refused(error.status, error.reason) from None
+        user_id, roles, groups = claims.user_id, claims.roles, claims.groups
+        subprotocol = state = None
+        if reply is not None:
+            user_id = user_id if reply.user_id is None else reply.user_id
+            roles = roles if reply.roles is None else tuple(reply.roles)
+            if reply.groups:
+                groups = tuple(reply.groups)
+                _check_groups(groups, 500)
+            subprotocol, state = reply.subprotocol, reply.state
+        try:
+            permissions = Permissions(roles)
+        except ValueError as error:
+            raise Refused(400, str(error)) from None
+        return _Identity(user_id, permissions, groups, subprotocol, state)
+
+    # --- a lost connection that comes back ----------------------------------------------------------------------------
+
+    def _recover(self, request: web.Request, accept: bytes, hub: str, offered: List[str]) -> web.StreamResponse:
+        """Continue a session; a refusal is an accepted WebSocket that is closed 1008 (protocol reference 1.6)."""
+        pump = self._pump
+        query = request.query
+        connection_id, token = query["awps_connection_id"], query["awps_reconnection_token"]
+        retained = pump.work.hub(hub).sessions.get(connection_id)
+        supported = [item for item in offered if item.lower() in WIRES]
+        chosen = supported[0] if supported else None
+        if retained is not None and retained.wire.subprotocol in supported:
+            chosen = retained.wire.subprotocol  # the original one is kept, whatever else is offered
+        connection = self._upgrade(request, accept, chosen)
+        try:
+            if self._faults.take_refused_recovery():
+                raise RecoveryRefused("recovery is refused by server.faults")
+            session, previous = pump.work.hub(hub).recover(connection_id, token, connection, pump.loop.time())
+        except RecoveryRefused as error:
+            log.info("refused a recovery: %s", error)
+            connection.close(POLICY, str(error))
+            return _Upgraded()
+        if previous is not None:
+            previous.abort()
+        log.info("recovered %s", session)
+        return self._started(request, connection, session)
+
+    # --- the upgrade --------------------------------------------------------------------------------------------------
+
+    def _upgrade(self, request: web.Request, accept: bytes, subprotocol: Optional[str]) -> Connection:
+        """Answer 101 and take the transport; from here on aiohttp has nothing to do with it."""
+        transport: Any = request.transport
+        if transport is None or transport.is_closing():
+            raise Refused(499, "the client has gone")
+        answer = [b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"]
+        answer.append(b"Sec-WebSocket-Accept: " + accept + b"\r\n")
+        if subprotocol is not None:
+            answer.append(b"Sec-WebSocket-Protocol: " + subprotocol.encode("ascii") + b"\r\n")
+        answer.append(b"\r\n")
+        transport.write(b"".join(answer))
+        connection = Connection(self._pump)
+        transport.set_protocol(connection)
+        protocol: Any = request.protocol
+        protocol.transport = None  # or the next call would close it
+        protocol.connection_lost(None)
+        connection.connection_made(transport)
+        return connection
+
+    def _started(self, request: web.Request, connection: Connection, session: Any) -> web.StreamResponse:
+        connection.session = session
+        # Frames that came in the same piece as the request, before the client could know the answer.
+        early = getattr(request.protocol, "_message_tail", b"")
+        if early:
+            connection.data_received(bytes(early))
+        self._pump.wake()
+        return _Upgraded()
+
+
+def _accept_key(request: web.Request) -> bytes:
+    """Return the value of Sec-WebSocket-Accept. Raises Refused unless this is an upgrade (RFC 6455 section 4.2.1)."""
+    headers = request.headers
+    tokens = {item.strip().lower() for value in headers.getall("Connection", []) for item in value.split(",")}
+    if request.method != "GET" or "upgrade" not in tokens or headers.get("Upgrade", "").strip().lower() != "websocket":
+        raise Refused(400, "this address is for WebSocket clients: GET with Connection: Upgrade and Upgrade: websocket")
+    if headers.get("Sec-WebSocket-Version", "").strip() != "13":
+        raise Refused(400, "Sec-WebSocket-Version must be 13")
+    key = headers.get("Sec-WebSocket-Key", "").strip()
+    try:
+        valid = len(base64.b64decode(key, validate=True)) == 16
+    except (binascii.Error, ValueError):
+        valid = False
+    if not valid:
+        raise Refused(400, "Sec-WebSocket-Key must be 16 bytes in base64")
+    return base64.b64encode(hashlib.sha1(key.encode("ascii") + _ACCEPT_GUID).digest())
+
+
+def _offered(request: web.Request) -> List[str]:
+    values = request.headers.getall("Sec-WebSocket-Protocol", [])
+    return [item.strip() for value in values for item in value.split(",") if item.strip()]
+
+
+def _raw_mode(request: web.Request) -> RawMode:
+    """Return what the query says about the frames of a simple client; the last of repeated values wins."""
+    query = request.query
+    mode = query.getall("webpubsub_mode", ["sendEvent"])[-1]
+    echo = query.getall("noEcho", ["false"])[-1].lower()
+    if echo not in ("true", "false"):
+        raise Refused(400, "noEcho must be true or false")
+    if mode.lower() == "sendevent":
+        return RawMode()
+    if mode.lower() != "sendtogroup":
+        raise Refused(400, "webpubsub_mode must be sendEvent or sendToGroup")
+    group = query.getall("group", [""])[-1]
+    _check_groups((group,), 400)
+    return RawMode(group, echo == "true")
+
+
+def _check_groups(groups: Tuple[str, ...], status: int) -> None:
+    for group in groups:
+        if not group.strip() or len(group) > MAX_GROUP_NAME:
+            raise Refused(status, "a group name has 1 to %d characters, not %d" % (MAX_GROUP_NAME, len(group)))

@@ -1,0 +1,411 @@
+"""The pure core of the embedded service: who is connected, in which groups, and what everyone is to be sent.
+
+No socket, no clock (callers pass ``now``, seconds of any monotonic clock), no asyncio, no handler code. A `Hub` holds the
+connections of one hub name. What its methods want done is collected in the `Work` that all hubs share: sessions with
+output (``dirty``), handlers to call (``calls``), receivers that publishers should wait for (``congested``). Whoever owns
+the sockets reads it after each turn.
+
+Rules, protocol reference 2.4 and 3: for a command with an ack id the order is duplicate, permission, execute, remember,
+acknowledge; only successes are remembered. Sequence ids start at 1 and number data messages only. A reliable session
+that loses its socket is retained for `Work.recovery_window` seconds and keeps collecting, within its limits.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from typing import Any, Dict, Iterable, List, Optional, Tuple
+
+from ..exceptions import SimplePubSubError
+from ..webpubsub.json_codec import ClientMessage
+from ..webpubsub.messages import Event, JoinGroup, LeaveGroup, SendToGroup, SequenceAck
+from .limits import Limits
+from .permissions import Permissions
+from .session import Call, Session
+from .wire import Outgoing, Wire
+
+__all__ = ["Hub", "RecoveryRefused", "Work"]
+
+#: Close codes of the service (protocol reference 1.6).
+NORMAL, POLICY, INTERNAL = 1000, 1008, 1011
+
+
+class RecoveryRefused(SimplePubSubError):
+    """The session cannot be continued; the retained one, if there is any, is not harmed. The close code is 1008."""
+
+
+class Work:
+    """What the hubs want done, and the state that they share. Belongs to the server's loop.
+
+    Congestion: a receiver whose window or socket is more than about half full is in ``congested`` with the time when that
+    began, and publishers to it pause, so that a burst does not overflow a healthy receiver. `lose_patience` takes it
+    out after `Limits.patience`; from then on it counts as ``impatient`` and is not waited for until it has caught up.
+    """
+
+    def __init__(self, limits: Limits = Limits(), recovery_window: float = 30.0) -> None:
+        self.limits = limits
+        self.recovery_window = recovery_window
+        self.hubs: Dict[str, Hub] = {}
+        self.dirty: List[Session] = []
+        self.calls: List[Call] = []
+        self.congested: Dict[Session, float] = {}
+        #: Set when somebody left ``congested``: publishers that wait may try again.
+        self.relieved = False
+        #: Sessions without a socket, with the time when they expire, soonest first.
+        self.retained: Dict[Session, float] = {}
+        #: Successful commands whose acknowledgement is not to be sent (a fault for tests).
+        self.lose_acks = 0
+        self.counters = dict.fromkeys(
+            ("connected", "recovered", "refused_recoveries", "expired", "overflowed", "published", "delivered", "events"), 0
+        )
+        # A receiver may hold back its acknowledgement until it is 300 behind; "caught up" must stay above that.
+        self.high_messages = max(1, limits.max_unacked_messages * 6 // 10)
+        self.low_messages = max(0, limits.max_unacked_messages * 4 // 10)
+        self.high_bytes = limits.max_unacked_bytes * 6 // 10
+        self.low_bytes = limits.max_unacked_bytes * 4 // 10
+
+    def hub(self, name: str) -> "Hub":
+        """Return the hub of that name, compared without case; it is made on first use."""
+        name = name.lower()
+        hub = self.hubs.get(name)
+        if hub is None:
+            hub = self.hubs[name] = Hub(name, self)
+        return hub
+
+    def clear(self) -> None:
+        """Forget every connection, without a word to anybody, and start counting again."""
+        for hub in self.hubs.values():
+            for session in hub.sessions.values():
+                session.ended = True
+        self.hubs.clear()
+        self.dirty.clear()
+        self.calls.clear()
+        self.congested.clear()
+        self.retained.clear()
+        self.relieved = True
+        self.counters = dict.fromkeys(self.counters, 0)
+
+    def touch(self, session: Session) -> None:
+        """Note that ``session`` has something for its socket."""
+        if not session.dirty:
+            session.dirty = True
+            self.dirty.append(session)
+
+    def strain(self, session: Session, now: float) -> None:
+        """Make publishers wait for ``session``, unless they did and it did not help."""
+        if not session.impatient and not session.ended and session not in self.congested:
+            self.congested[session] = now
+
+    def relieve(self, session: Session) -> None:
+        """Look whether ``session`` has caught up, and let publishers go on if so."""
+        if (
+            not session.link_full
+            and len(session.unacked) <= self.low_messages
+            and session.unacked_bytes <= self.low_bytes
+        ):
+            session.impatient = False
+            if self.congested.pop(session, None) is not None:
+                self.relieved = True
+
+    def lose_patience(self, now: float) -> Optional[float]:
+        """Stop waiting for receivers that had their chance; return when the next one is due, None if nobody is."""
+        while self.congested:
+            session, since = next(iter(self.congested.items()))
+            if since + self.limits.patience > now:
+                return since + self.limits.patience
+            del self.congested[session]
+            session.impatient = True
+            self.relieved = True
+        return None
+
+    def expire(self, now: float) -> Optional[float]:
+        """End retained sessions whose time is over; return when the next one is due, None if there is none."""
+        while self.retained:
+            session, due = next(iter(self.retained.items()))
+            if due > now:
+                return due
+            self.counters["expired"] += 1
+            session.hub.end(session, None, "the client did not come back in time")
+        return None
+
+
+class Hub:
+    """The connections, users and groups of one hub name."""
+
+    def __init__(self, name: str, work: Work) -> None:
+        self.name = name
+        self.work = work
+        self.sessions: Dict[str, Session] = {}
+        # Dictionaries as ordered sets: deliveries go out in the order of joining.
+        self.groups: Dict[str, Dict[Session, None]] = {}
+        self.users: Dict[str, Dict[Session, None]] = {}
+
+    # --- connections --------------------------------------------------------------------------------------------------
+
+    def connect(
+        self,
+        wire: Wire,
+        link: Any,
+        *,
+        user_id: Optional[str] = None,
+        permissions: Optional[Permissions] = None,
+        groups: Iterable[str] = (),
+        connection_id: Optional[str] = None,
+    ) -> Session:
+        """Add a connection, a member of ``groups`` from the start, whose first frame is the connected message."""
+        session = Session(self, connection_id or secrets.token_urlsafe(12), user_id, wire, permissions or Permissions(), link)
+        self.sessions[session.connection_id] = session
+        if user_id is not None:
+            self.users.setdefault(user_id, {})[session] = None
+        for group in groups:
+            self.join(session, group)
+        self._greet(session)
+        self.work.counters["connected"] += 1
+        self.work.calls.append(Call("connected", session))
+        return session
+
+    def recover(self, connection_id: str, token: str, link: Any, now: float) -> Tuple[Session, Any]:
+        """Continue a session on a new ``link``: the connected message, then everything unacknowledged, in order.
+
+        Return it with the previous link, None if that had died; the caller aborts it. Raises RecoveryRefused.
+        """
+        session = self.sessions.get(connection_id)
+        try:
+            if session is None:
+                raise RecoveryRefused("no connection %s in hub %s" % (ascii(connection_id)[:60], self.name))
+            expected = session.reconnection_token or ""
+            if not expected or not hmac.compare_digest(expected.encode(), token.encode("utf-8", "replace")):
+                raise RecoveryRefused("wrong reconnection token for %s" % connection_id)
+        except RecoveryRefused:
+            self.work.counters["refused_recoveries"] += 1
+            raise
+        self.work.retained.pop(session, None)
+        previous, session.link = session.link, link
+        session.link_full = False
+        session.out.clear()
+        self._greet(session)
+        session.out.extend(session.replay(now))
+        # The time without a socket does not count against the patience of publishers.
+        self.work.congested.pop(session, None)
+        session.impatient = False
+        if len(session.unacked) > self.work.high_messages or session.unacked_bytes > self.work.high_bytes:
+            self.work.strain(session, now)
+        self.work.counters["recovered"] += 1
+        return session, previous
+
+    def _greet(self, session: Session) -> None:
+        frame = session.wire.connected(session.connection_id, session.user_id, session.reconnection_token)
+        if frame:
+            self._push(session, frame)
+
+    def lost(self, session: Session, now: float, reason: str = "connection lost") -> None:
+        """Note that the socket of ``session`` died without goodbye: a reliable one is retained, any other one ends."""
+        if session.ended:
+            return
+        if not session.wire.reliable or self.work.recovery_window <= 0:
+            self.end(session, None, reason)
+            return
+        session.link = None
+        session.link_full = False
+        session.out.clear()
+        self.work.retained[session] = now + self.work.recovery_window
+
+    def end(self, session: Session, code: Optional[int], reason: str = "", announce: Optional[str] = None) -> None:
+        """Remove a connection for good; with a ``code`` its socket is closed with it, after what is already queued.
+
+        ``announce`` is the text of the disconnected message that goes before. Doing it twice changes nothing.
+        """
+        if session.ended:
+            return
+        session.ended = True
+        self.sessions.pop(session.connection_id, None)
+        for group in list(session.groups):
+            self.leave(session, group)
+        if session.user_id is not None:
+            _discard(self.users, session.user_id, session)
+        work = self.work
+        work.retained.pop(session, None)
+        if work.congested.pop(session, None) is not None:
+            work.relieved = True
+        session.unacked = []
+        session.unacked_bytes = 0
+        if code is not None and session.link is not None:
+            if announce is not None:
+                frame = session.wire.disconnected(announce)
+                if frame:
+                    session.out.append(frame)
+            session.closing = (code, reason)
+            work.touch(session)
+        work.calls.append(Call("disconnected", session, reason=reason))
+
+    # --- groups -------------------------------------------------------------------------------------------------------
+
+    def join(self, session: Session, group: str) -> None:
+        """Make the session a member; a member already stays one."""
+        self.groups.setdefault(group, {})[session] = None
+        session.groups.add(group)
+
+    def leave(self, session: Session, group: str) -> None:
+        """End the membership, if there is one; an empty group is forgotten."""
+        session.groups.discard(group)
+        _discard(self.groups, group, session)
+
+    # --- commands of a client -----------------------------------------------------------------------------------------
+
+    def execute(self, session: Session, command: ClientMessage, now: float) -> bool:
+        """Carry out one command of a client, or return False: the caller keeps it and tries again later.
+
+        It waits while a receiver is congested, or while too many of its events wait for handlers. Raises
+        RemoteProtocolError for data that cannot be delivered.
+        """
+        work = self.work
+        if isinstance(command, SequenceAck):
+            session.acknowledge(command.sequence_id)
+            if session.impatient or session in work.congested:
+                work.relieve(session)
+            return True
+        if not isinstance(command, (SendToGroup, Event, JoinGroup, LeaveGroup)):
+            self._push(session, session.wire.pong())
+            return True
+        ack_id = command.ack_id
+        if ack_id is not None and ack_id in session.ack_ids:
+            self._push(session, session.wire.ack(ack_id, "Duplicate", "ack id %d has been processed" % ack_id))
+            return True
+        if isinstance(command, SendToGroup):
+            group = command.group
+            if not session.permissions.can_send(group):
+                self._forbid(session, ack_id, "publish to", group)
+                return True
+            members = self.groups.get(group)
+            if members is not None:
+                if work.congested and not work.congested.keys().isdisjoint(members.keys()):
+                    return False
+                message = Outgoing(group, session.user_id, command.data, command.data_type, command.ttl_seconds)
+                self.deliver(members, message, now, session if command.no_echo else None)
+            work.counters["published"] += 1
+        elif isinstance(command, Event):
+            if len(session.calls) >= work.limits.max_waiting_events:
+                return False
+            if ack_id is not None:
+                if ack_id in session.running:
+                    return True  # sent again while its handler runs: that run's answer serves both
+                session.running.add(ack_id)
+            work.calls.append(Call("event", session, command))
+            return True
+        else:
+            group = command.group
+            if not session.permissions.can_join(group):
+                self._forbid(session, ack_id, "join or leave", group)
+                return True
+            if not session.ended:
+                if isinstance(command, JoinGroup):
+                    self.join(session, group)
+                else:
+                    self.leave(session, group)
+        if ack_id is not None:
+            self._succeed(session, ack_id)
+        return True
+
+    def finish_event(self, session: Session, event: Event, reply: Optional[Outgoing], error: Optional[str], now: float) -> None:
+        """Answer a user event: the reply of its handler, if any, then the ack; an ``error`` is told to the client.
+
+        A simple client, which has no acks, is closed 1011 on an error (protocol reference 1.6).
+        """
+        if event.ack_id is not None:
+            session.running.discard(event.ack_id)
+        self.work.counters["events"] += 1
+        if session.ended:
+            return
+        if error is not None:
+            if session.wire.form == "raw":
+                self.end(session, INTERNAL, error)
+            elif event.ack_id is not None:
+                self._push(session, session.wire.ack(event.ack_id, "InternalServerError", error))
+            return
+        if reply is not None:
+            self.deliver((session,), reply, now)
+        if event.ack_id is not None:
+            self._succeed(session, event.ack_id)
+
+    def _forbid(self, session: Session, ack_id: Optional[int], action: str, group: str) -> None:
+        text = "no permission to %s the group %s" % (action, ascii(group)[:60])
+        if ack_id is not None:
+            self._push(session, session.wire.ack(ack_id, "Forbidden", text))
+        elif session.wire.form == "raw":
+            self.end(session, POLICY, text)
+        # A command without ack id fails without a word (protocol reference 9, point 4).
+
+    def _succeed(self, session: Session, ack_id: int) -> None:
+        session.remember(ack_id, self.work.limits.max_ack_ids)
+        if self.work.lose_acks > 0:
+            self.work.lose_acks -= 1
+            return
+        self._push(session, session.wire.ack(ack_id))
+
+    # --- deliveries ---------------------------------------------------------------------------------------------------
+
+    def _push(self, session: Session, frame: bytes) -> None:
+        """Queue a frame that has no sequence id; it is lost with the socket."""
+        if session.link is not None:
+            session.out.append(frame)
+            self.work.touch(session)
+
+    def deliver(
+        self, receivers: Iterable[Session], message: Outgoing, now: float, excluded: Optional[Session] = None
+    ) -> None:
+        """Queue ``message`` for every receiver, encoded once per wire format.
+
+        A receiver over its limits is closed 1008; the others do not notice. Raises RemoteProtocolError, before anything
+        is queued in a form that cannot carry the data.
+        """
+        work = self.work
+        dirty = work.dirty
+        limits = work.limits
+        high_messages, high_bytes = work.high_messages, work.high_bytes
+        overflowed: List[Session] = []
+        count = 0
+        for session in receivers:
+            if session is excluded:
+                continue
+            count += 1
+            wire = session.wire
+            packed = message.packed(wire)
+            if wire.reliable:
+                number = session.next_sequence
+                frame = packed.numbered.get(number) or packed.number(number)
+                session.next_sequence = number + 1
+                unacked = session.unacked
+                unacked.append(frame)
+                session.unacked_bytes += len(frame)
+                if message.ttl:
+                    session.deadlines[number] = now + message.ttl
+                if len(unacked) > high_messages or session.unacked_bytes > high_bytes:
+                    if len(unacked) > limits.max_unacked_messages or session.unacked_bytes > limits.max_unacked_bytes:
+                        overflowed.append(session)
+                        continue
+                    work.strain(session, now)
+                if session.link is None:
+                    continue
+            else:
+                frame = packed.plain()
+            session.out.append(frame)
+            if not session.dirty:
+                session.dirty = True
+                dirty.append(session)
+        work.counters["delivered"] += count
+        for session in overflowed:
+            self.overflow(session)
+
+    def overflow(self, session: Session) -> None:
+        """Close a receiver that does not keep up; it cannot be recovered (client spec 3.2.2)."""
+        self.work.counters["overflowed"] += 1
+        self.end(session, POLICY, "too slow: too much sent and not acknowledged")
+
+
+def _discard(table: Dict[str, Dict[Session, None]], key: str, session: Session) -> None:
+    """Remove ``session`` from the set at ``key``, and the set when that empties it."""
+    members = table.get(key)
+    if members is not None:
+        members.pop(session, None)
+        if not members:
+            del table[key]
