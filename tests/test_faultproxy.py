@@ -136,9 +136,9 @@ def test_passes_a_reset_on(rig: Rig) -> None:
 def test_megabytes_both_ways_at_once_arrive_unchanged(rig: Rig, seed: int) -> None:
     up, down = (random.Random(seed + i).getrandbits(8 * 3_000_000).to_bytes(3_000_000, "big") for i in range(2))
     client, target = rig.pair()
-    with run_thread(client.sendall, up), run_thread(target.sendall, down), run_thread(read, client, len(down)) as got_down:
+    with run_thread(client.sendall, up), run_thread(target.sendall, down), run_thread(read, client, len(down)) as got:
         assert read(target, len(up)) == up
-        assert got_down.result() == down
+        assert got.result() == down
 
 
 def test_a_sender_feels_a_receiver_that_does_not_read(rig: Rig) -> None:
@@ -394,7 +394,7 @@ def test_url_leads_to_the_proxy_and_keeps_the_rest(rig: Rig) -> None:
 
 
 def test_many_threads_and_cuts_lose_no_byte_that_was_let_through(rig: Rig, seed: int, switch_interval: Any) -> None:
-    """Clients that redial for ever, a target that echoes, a hundred cuts: each echo is right, nothing hangs or is left."""
+    """Clients that redial for ever, an echoing target, a hundred cuts: each echo is right, nothing hangs or is left."""
     stop = threading.Event()
     echoed = [0] * 4
     targets: List[run_thread] = []
