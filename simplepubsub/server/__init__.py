@@ -1,4 +1,7 @@
-"""The Web PubSub service, embedded: for tests, notebooks, and small deployments. Needs aiohttp (``simplepubsub[server]``)."""
+"""The Web PubSub service, embedded: for tests, notebooks and small deployments.
+
+Needs aiohttp: ``pip install 'simplepubsub[server]'``.
+"""
 
 from __future__ import annotations
 

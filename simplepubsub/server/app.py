@@ -11,7 +11,6 @@ import concurrent.futures
 import logging
 import socket
 import ssl as ssl_module
-import sys
 import threading
 from typing import Any, Callable, Coroutine, Dict, Iterable, List, Optional, Type, TypeVar
 from urllib.parse import quote
@@ -27,11 +26,12 @@ from .control import ConnectionInfo, HubControl, connection_info
 from .endpoint import ClientEndpoint, check_hub_name
 from .faults import Faults
 from .handlers import Dispatcher, Handler, Handlers
-from .hub import Work
 from .limits import Limits
+from .listener import BACKLOG, listen, printable_host
 from .permissions import ALL_ROLES
 from .pump import Pump
 from .tokens import DEVELOPMENT_ACCESS_KEY, Tokens
+from .work import Work
 from .workers import Workers
 
 __all__ = ["Server"]
@@ -46,17 +46,15 @@ _CALL_TIMEOUT = 30.0
 #: Threads for event handlers.
 _HANDLER_THREADS = 16
 
-_BACKLOG = 512
-
 
 class Server:
     """An embedded Web PubSub service; ``with Server() as server:`` listens on a free port of this machine.
 
-    ``port`` 0 picks a free one. ``access_key`` (at least 32 bytes) signs and checks tokens; ``secondary_key`` only checks
-    them. ``ssl`` is a server-side ``ssl.SSLContext``. ``keep_alive_interval`` is the time between pings in seconds (None:
-    no pings), ``recovery_window`` how long a reliable connection that lost its socket is kept, ``allow_anonymous``
-    whether clients need no token (they have no rights then). With the public development key only loopback addresses
-    are allowed, unless ``allow_public_development_key``.
+    ``port`` 0 picks a free one. ``access_key`` (at least 32 bytes) signs and checks tokens; ``secondary_key`` only
+    checks them. ``ssl`` is a server-side ``ssl.SSLContext``. ``keep_alive_interval`` is the time between pings in
+    seconds (None: no pings), ``recovery_window`` how long a reliable connection that lost its socket is kept, in
+    seconds, ``allow_anonymous`` whether clients need no token (they have no rights then). With the public development
+    key only loopback addresses are allowed, unless ``allow_public_development_key``.
 
     Safe from any thread. Raises ServerError: a bad key, host or certificate, a port that is taken.
     """
@@ -81,7 +79,7 @@ class Server:
         if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
             raise ServerError("port must be an integer from 0 to 65535, not %r" % (port,))
         if keep_alive_interval is not None and not keep_alive_interval > 0:
-            raise ServerError("keep_alive_interval must be a positive number of seconds or None, not %r" % keep_alive_interval)
+            raise ServerError("keep_alive_interval must be positive seconds or None, not %r" % (keep_alive_interval,))
         self.limits = limits
         self._access_key = access_key
         self._host = host
@@ -109,10 +107,10 @@ class Server:
         with self._lock:
             if self._thread is not None:
                 return self
-            listener = _listen(self._host, self._port, self._development)
+            listener = listen(self._host, self._port, self._development)
             ready: "concurrent.futures.Future[None]" = concurrent.futures.Future()
             self._port_now = listener.getsockname()[1]
-            self._address = _printable_host(self._host, listener)
+            self._address = printable_host(self._host, listener)
             thread = threading.Thread(target=self._run, args=(listener, ready), name="simplepubsub-server", daemon=True)
             thread.start()
             try:
@@ -209,10 +207,10 @@ class Server:
     def on(self, event: str, hub: Optional[str] = None, handler: Optional[Handler] = None) -> Any:
         """Register the handler of an event, for one hub or for all; use it as a call or as a decorator.
 
-        Events: "connect" (gets a `ConnectRequest`; may return a `ConnectReply` or raise `RefuseConnection`), "connected",
-        "disconnected", "message" (all frames of simple clients), any other user event, and "*" for those without a
-        handler of their own. They get a `ClientEvent`. What a user event's handler returns (str, bytes or any JSON
-        value) is sent to the client before the ack; an exception makes the ack fail with InternalServerError. The
+        Events: "connect" (gets a `ConnectRequest`; may return a `ConnectReply` or raise `RefuseConnection`),
+        "connected", "disconnected", "message" (all frames of simple clients), any other user event, and "*" for those
+        without a handler of their own. They get a `ClientEvent`. What a user event's handler returns (str, bytes or any
+        JSON value) is sent to the client before the ack; an exception makes the ack fail with InternalServerError. The
         handler registered last wins. Handlers may block, and run in threads of the server.
         """
         if handler is None:
@@ -297,7 +295,7 @@ class Server:
         self._loop = loop
         try:
             loop.run_until_complete(self._serve(loop, listener, ready))
-        except Exception as error:  # noqa: BLE001 - handed to start(), or logged: this is the thread's last frame
+        except Exception as error:
             if ready.done():
                 log.exception("the server's loop failed")
             else:
@@ -332,7 +330,7 @@ class Server:
         runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await runner.setup()
         try:
-            await web.SockSite(runner, listener, ssl_context=self._ssl, backlog=_BACKLOG).start()
+            await web.SockSite(runner, listener, ssl_context=self._ssl, backlog=BACKLOG).start()
             ready.set_result(None)
             await self._stopping.wait()
             await self._close_all()
@@ -369,46 +367,3 @@ class Server:
 
 async def _health(request: web.Request) -> web.Response:
     return web.Response(text="")
-
-
-def _listen(host: str, port: int, loopback_only: bool) -> socket.socket:
-    """Return a listening socket. Raises ServerError with the cause and the next step."""
-    try:
-        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError) as error:
-        raise ServerError("cannot find the host %r: %s" % (host, error)) from error
-    # One address is enough, and IPv4 is what clients try without being told.
-    found.sort(key=lambda item: item[0] != socket.AF_INET)
-    family, kind, protocol, _, address = found[0]
-    if loopback_only and not _is_loopback(str(address[0])):
-        raise ServerError(
-            "the development access key is public, so the server binds to loopback only, not to %r: "
-            "pass an access_key of your own, or allow_public_development_key=True" % host
-        )
-    listener = socket.socket(family, kind, protocol)
-    try:
-        if sys.platform == "win32":
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
-        else:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        raise ServerError(
-            "cannot listen on %s port %d: %s; choose another port, or 0 for any free one" % (host or "*", port, error.strerror)
-        ) from error
-    return listener
-
-
-def _is_loopback(address: str) -> bool:
-    return address.startswith("127.") or address == "::1"
-
-
-def _printable_host(host: str, listener: socket.socket) -> str:
-    """Return the host as clients on this machine write it in a URL."""
-    bound = str(listener.getsockname()[0])
-    if bound in ("0.0.0.0", "::"):
-        return "127.0.0.1" if bound == "0.0.0.0" else "[::1]"
-    return "[%s]" % host if ":" in host else host

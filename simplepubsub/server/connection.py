@@ -1,7 +1,7 @@
-"""One client socket: from bytes to commands and back, as an asyncio protocol that owns the transport after the upgrade.
+"""One client socket, from bytes to commands and back: the asyncio protocol that owns the transport after the upgrade.
 
-Frames are parsed when they arrive and wait in a backlog; the `Pump` lets each connection execute a slice of it per turn.
-Frames that must not wait (pings, sequence acks) are executed at once. Everything here runs on the server's loop.
+Frames are parsed when they arrive and wait in a backlog; the `Pump` lets each connection execute a slice of it per
+turn. Frames that must not wait (pings, sequence acks) are executed at once. Everything runs on the server's loop.
 """
 
 from __future__ import annotations
@@ -199,10 +199,7 @@ class Connection(asyncio.Protocol):
             session.hub.lost(session, now, reason)
 
     def _violation(self, error: RemoteProtocolError, now: float) -> None:
-        session = self.session
-        log.warning(
-            "closing connection %s with %d: %s", session.connection_id if session else "without session", error.code, error
-        )
+        log.warning("closing %r with %d: %s", self, error.code, error)
         self._abandon(now, str(error))
         self.close(error.code, str(error))
 

@@ -1,7 +1,7 @@
 """Sending and managing from inside the process: what REST offers to other processes, as plain blocking calls.
 
-``server.hub("chat").send_to_all("hello")``. Any thread may call, handlers included. A call returns when the hub has carried
-it out; the bytes leave right after.
+``server.hub("chat").send_to_all("hello")``. Any thread may call, handlers included. A call returns when the hub has
+carried it out; the bytes leave right after.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, NamedTupl
 from ..exceptions import InvalidArgument, RemoteProtocolError
 from ..webpubsub.messages import MAX_GROUP_NAME
 from .handlers import outgoing
-from .hub import NORMAL, Hub
+from .hub import NORMAL, Hub, hub_of
 from .permissions import JOIN_LEAVE, SEND
 from .session import Session
 from .wire import Outgoing
@@ -50,9 +50,10 @@ def connection_info(session: Session) -> ConnectionInfo:
 class HubControl:
     """One hub of an embedded server, for the process that runs it. Safe from any thread.
 
-    ``data_type`` is "text", "json", "binary" or None, which infers it from str, bytes-like or anything else; ``excluded``
-    are connection ids. Sending to somebody who is not there is no error. Every call raises ServerError when the server
-    does not run, and InvalidArgument (MessageTooLarge) for data that cannot be sent.
+    ``data_type`` is "text", "json", "binary" or None, which infers it from str, bytes-like or anything else;
+    ``excluded`` are connection ids; a message older than ``ttl_seconds`` (0: no limit) is not replayed to a client that
+    comes back. Sending to somebody who is not there is no error. Every call raises ServerError when the server does not
+    run, and InvalidArgument (MessageTooLarge) for data that cannot be sent.
     """
 
     def __init__(self, server: "Server", name: str) -> None:
@@ -68,14 +69,26 @@ class HubControl:
         self._send(lambda hub: hub.sessions.values(), None, data, data_type, excluded, ttl_seconds)
 
     def send_to_group(
-        self, group: str, data: Any, data_type: Optional[str] = None, *, excluded: Iterable[str] = (), ttl_seconds: float = 0
+        self,
+        group: str,
+        data: Any,
+        data_type: Optional[str] = None,
+        *,
+        excluded: Iterable[str] = (),
+        ttl_seconds: float = 0,
     ) -> None:
         """Send to every member of a group, as a message from that group without a user id."""
         _check_group(group)
         self._send(lambda hub: hub.groups.get(group, ()), group, data, data_type, excluded, ttl_seconds)
 
     def send_to_user(
-        self, user_id: str, data: Any, data_type: Optional[str] = None, *, excluded: Iterable[str] = (), ttl_seconds: float = 0
+        self,
+        user_id: str,
+        data: Any,
+        data_type: Optional[str] = None,
+        *,
+        excluded: Iterable[str] = (),
+        ttl_seconds: float = 0,
     ) -> None:
         """Send to every connection of a user, as a message from the server."""
         self._send(lambda hub: hub.users.get(user_id, ()), None, data, data_type, excluded, ttl_seconds)
@@ -104,7 +117,7 @@ class HubControl:
         self, receivers: Callable[[Hub], Iterable[Session]], message: Outgoing, left_out: "frozenset[str]"
     ) -> None:
         pump = self._server._pump
-        hub = pump.work.hub(self.name)
+        hub = hub_of(pump.work, self.name)
         await pump.uncongested(lambda: receivers(hub))
         chosen = [session for session in receivers(hub) if session.connection_id not in left_out]
         try:
@@ -171,10 +184,10 @@ class HubControl:
     # --- questions and rights -----------------------------------------------------------------------------------------
 
     def connections(self, *, group: Optional[str] = None, user_id: Optional[str] = None) -> List[ConnectionInfo]:
-        """Return the connections of the hub, of a group or of a user, ordered by id; those that wait to recover included."""
+        """Return the connections of the hub, a group or a user, ordered by id, those that wait to recover included."""
 
         def look() -> List[ConnectionInfo]:
-            hub = self._server._pump.work.hub(self.name)
+            hub = hub_of(self._server._pump.work, self.name)
             found: Iterable[Session] = hub.sessions.values()
             if group is not None:
                 found = hub.groups.get(group, ())
@@ -231,7 +244,7 @@ class HubControl:
 
         def run() -> int:
             pump = self._server._pump
-            hub = pump.work.hub(self.name)
+            hub = hub_of(pump.work, self.name)
             sessions = list(chosen(hub))
             for session in sessions:
                 act(hub, session)
@@ -260,4 +273,4 @@ def _nothing(hub: Hub, session: Session) -> None:
 
 def _check_group(group: str) -> None:
     if not isinstance(group, str) or not group.strip() or len(group) > MAX_GROUP_NAME:
-        raise InvalidArgument("group must be a name of 1 to %d characters, not %s" % (MAX_GROUP_NAME, ascii(group)[:60]))
+        raise InvalidArgument("group must have 1 to %d characters, not be %s" % (MAX_GROUP_NAME, ascii(group)[:60]))

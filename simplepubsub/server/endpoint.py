@@ -22,7 +22,7 @@ from ..webpubsub.messages import MAX_GROUP_NAME
 from .connection import Connection
 from .faults import Faults
 from .handlers import ConnectRequest, Dispatcher, RefuseConnection
-from .hub import POLICY, RecoveryRefused
+from .hub import POLICY, RecoveryRefused, hub_of
 from .permissions import Permissions
 from .pump import Pump
 from .tokens import Claims, TokenRejected, Tokens
@@ -117,9 +117,7 @@ class ClientEndpoint:
 
     # --- a new connection ---------------------------------------------------------------------------------------------
 
-    async def _connect(
-        self, request: web.Request, accept: bytes, name: str, offered: List[str]
-    ) -> web.StreamResponse:
+    async def _connect(self, request: web.Request, accept: bytes, name: str, offered: List[str]) -> web.StreamResponse:
         claims = self._claims(request, name)
         mode = _raw_mode(request)
         connection_id = secrets.token_urlsafe(16)
@@ -129,7 +127,7 @@ class ClientEndpoint:
             chosen = next((item for item in offered if item.lower() in WIRES), None)
         wire: Wire = WIRES.get((chosen or "").lower()) or RawWire(mode, chosen)
         connection = self._upgrade(request, accept, chosen)
-        hub = self._pump.work.hub(name)
+        hub = hub_of(self._pump.work, name)
         session = hub.connect(
             wire,
             connection,
@@ -200,7 +198,7 @@ class ClientEndpoint:
         pump = self._pump
         query = request.query
         connection_id, token = query["awps_connection_id"], query["awps_reconnection_token"]
-        retained = pump.work.hub(hub).sessions.get(connection_id)
+        retained = hub_of(pump.work, hub).sessions.get(connection_id)
         supported = [item for item in offered if item.lower() in WIRES]
         chosen = supported[0] if supported else None
         if retained is not None and retained.wire.subprotocol in supported:
@@ -209,7 +207,7 @@ class ClientEndpoint:
         try:
             if self._faults.take_refused_recovery():
                 raise RecoveryRefused("recovery is refused by server.faults")
-            session, previous = pump.work.hub(hub).recover(connection_id, token, connection, pump.loop.time())
+            session, previous = hub_of(pump.work, hub).recover(connection_id, token, connection, pump.loop.time())
         except RecoveryRefused as error:
             log.info("refused a recovery: %s", error)
             connection.close(POLICY, str(error))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Deque, List, Optional, Tuple
 
 from ..exceptions import InvalidArgument
 from ..transports.frames import close_payload, parse_close
@@ -124,12 +124,10 @@ class Faults:
                 connection.abort()
 
     def _of_hub(self, hub: Optional[str]) -> List[Connection]:
-        connections = self._server._pump.connections
-        return [
-            connection
-            for connection in connections
-            if not connection.silent and (hub is None or connection.session is not None and connection.session.hub.name == hub)
-        ]
+        found = [connection for connection in self._server._pump.connections if not connection.silent]
+        if hub is not None:
+            found = [item for item in found if item.session is not None and item.session.hub.name == hub]
+        return found
 
     def _drop_connections(self, hub: Optional[str], silent: bool) -> int:
         connections = self._of_hub(hub)

@@ -14,9 +14,9 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Seq
 
 from ..exceptions import InvalidArgument, MessageTooLarge, RemoteProtocolError, ServerError
 from ..webpubsub.json_codec import EVENT_NAME, encode_data
-from .hub import Work
 from .session import Call, Session
 from .wire import Outgoing
+from .work import Work
 from .workers import Workers
 
 __all__ = ["ClientEvent", "ConnectReply", "ConnectRequest", "Dispatcher", "Handlers", "RefuseConnection", "outgoing"]
@@ -93,7 +93,7 @@ class ClientEvent:
         self.reason = call.reason
 
     def __repr__(self) -> str:
-        return "<ClientEvent %s hub=%s connection=%s user=%r>" % (self.event, self.hub, self.connection_id, self.user_id)
+        return "<ClientEvent %s hub=%s from %s user=%r>" % (self.event, self.hub, self.connection_id, self.user_id)
 
 
 class Handlers:
@@ -107,8 +107,8 @@ class Handlers:
         """Register the handler of an event, in place of an earlier one. Raises InvalidArgument."""
         if not isinstance(event, str) or not (EVENT_NAME.match(event) or event == "*"):
             raise InvalidArgument(
-                "event must be 'connect', 'connected', 'disconnected', '*', or the name of a user event (a letter, then "
-                "letters, digits, '_', '.', '-'; at most 128), not %r" % (event,)
+                "event must be 'connect', 'connected', 'disconnected', '*' or the name of a user event (a letter, then "
+                "letters, digits, '_', '.' or '-'; at most 128), not %r" % (event,)
             )
         if not callable(handler):
             raise InvalidArgument("a handler must be callable, not %r" % (handler,))
@@ -118,7 +118,7 @@ class Handlers:
             self._table = table
 
     def find(self, event: str, hub: str) -> Optional[Handler]:
-        """Return the handler of an event in a hub: of this hub before any hub, by name before "*" (user events only)."""
+        """Return the handler of an event in a hub: this hub's before any hub's, by name before "*" (user events)."""
         table = self._table
         if not table:
             return None
@@ -147,7 +147,8 @@ def outgoing(
     encoded = encode_data(data, data_type)
     size = len(data) if data_type in ("binary", "protobuf") else len(encoded.encode("utf-8", "backslashreplace"))
     if size > limit:
-        raise MessageTooLarge("the message has %d bytes, at most %d are allowed" % (size, limit), size=size, limit=limit)
+        text = "the message has %d bytes, at most %d are allowed" % (size, limit)
+        raise MessageTooLarge(text, size=size, limit=limit)
     if isinstance(data, (bytearray, memoryview)):
         data = bytes(data)
     return Outgoing(group, user_id, data, data_type, ttl)
@@ -185,9 +186,7 @@ class Dispatcher:
             handler = self._handlers.find(event, session.hub.name)
             if handler is not None:
                 session.in_call = True
-                self._workers.submit(
-                    functools.partial(handler, ClientEvent(call)), functools.partial(self._done, call)
-                )
+                self._workers.submit(functools.partial(handler, ClientEvent(call)), functools.partial(self._done, call))
                 return
             session.calls.popleft()
             if call.event is not None:
@@ -252,7 +251,7 @@ class Dispatcher:
             return _connect_reply(await future, request)
         except RefuseConnection:
             raise
-        except Exception as problem:  # noqa: BLE001 - user code; the client learns only that it failed
+        except Exception as problem:
             log.error("the connect handler failed", exc_info=problem)
             raise RefuseConnection(500, "the connect handler failed: %s" % type(problem).__name__) from problem
 

@@ -1,9 +1,7 @@
 """The pure core of the embedded service: who is connected, in which groups, and what everyone is to be sent.
 
-No socket, no clock (callers pass ``now``, seconds of any monotonic clock), no asyncio, no handler code. A `Hub` holds the
-connections of one hub name. What its methods want done is collected in the `Work` that all hubs share: sessions with
-output (``dirty``), handlers to call (``calls``), receivers that publishers should wait for (``congested``). Whoever owns
-the sockets reads it after each turn.
+No socket, no clock (callers pass ``now``, seconds of any monotonic clock), no asyncio, no handler code. A `Hub` holds
+the connections of one hub name; what its methods want done is collected in the `Work` that all hubs share.
 
 Rules, protocol reference 2.4 and 3: for a command with an ack id the order is duplicate, permission, execute, remember,
 acknowledge; only successes are remembered. Sequence ids start at 1 and number data messages only. A reliable session
@@ -19,12 +17,12 @@ from typing import Any, Dict, Iterable, List, Optional, Tuple
 from ..exceptions import SimplePubSubError
 from ..webpubsub.json_codec import ClientMessage
 from ..webpubsub.messages import Event, JoinGroup, LeaveGroup, SendToGroup, SequenceAck
-from .limits import Limits
 from .permissions import Permissions
 from .session import Call, Session
 from .wire import Outgoing, Wire
+from .work import Work
 
-__all__ = ["Hub", "RecoveryRefused", "Work"]
+__all__ = ["Hub", "RecoveryRefused", "hub_of"]
 
 #: Close codes of the service (protocol reference 1.6).
 NORMAL, POLICY, INTERNAL = 1000, 1008, 1011
@@ -32,101 +30,6 @@ NORMAL, POLICY, INTERNAL = 1000, 1008, 1011
 
 class RecoveryRefused(SimplePubSubError):
     """The session cannot be continued; the retained one, if there is any, is not harmed. The close code is 1008."""
-
-
-class Work:
-    """What the hubs want done, and the state that they share. Belongs to the server's loop.
-
-    Congestion: a receiver whose window or socket is more than about half full is in ``congested`` with the time when that
-    began, and publishers to it pause, so that a burst does not overflow a healthy receiver. `lose_patience` takes it
-    out after `Limits.patience`; from then on it counts as ``impatient`` and is not waited for until it has caught up.
-    """
-
-    def __init__(self, limits: Limits = Limits(), recovery_window: float = 30.0) -> None:
-        self.limits = limits
-        self.recovery_window = recovery_window
-        self.hubs: Dict[str, Hub] = {}
-        self.dirty: List[Session] = []
-        self.calls: List[Call] = []
-        self.congested: Dict[Session, float] = {}
-        #: Set when somebody left ``congested``: publishers that wait may try again.
-        self.relieved = False
-        #: Sessions without a socket, with the time when they expire, soonest first.
-        self.retained: Dict[Session, float] = {}
-        #: Successful commands whose acknowledgement is not to be sent (a fault for tests).
-        self.lose_acks = 0
-        self.counters = dict.fromkeys(
-            ("connected", "recovered", "refused_recoveries", "expired", "overflowed", "published", "delivered", "events"), 0
-        )
-        # A receiver may hold back its acknowledgement until it is 300 behind; "caught up" must stay above that.
-        self.high_messages = max(1, limits.max_unacked_messages * 6 // 10)
-        self.low_messages = max(0, limits.max_unacked_messages * 4 // 10)
-        self.high_bytes = limits.max_unacked_bytes * 6 // 10
-        self.low_bytes = limits.max_unacked_bytes * 4 // 10
-
-    def hub(self, name: str) -> "Hub":
-        """Return the hub of that name, compared without case; it is made on first use."""
-        name = name.lower()
-        hub = self.hubs.get(name)
-        if hub is None:
-            hub = self.hubs[name] = Hub(name, self)
-        return hub
-
-    def clear(self) -> None:
-        """Forget every connection, without a word to anybody, and start counting again."""
-        for hub in self.hubs.values():
-            for session in hub.sessions.values():
-                session.ended = True
-        self.hubs.clear()
-        self.dirty.clear()
-        self.calls.clear()
-        self.congested.clear()
-        self.retained.clear()
-        self.relieved = True
-        self.counters = dict.fromkeys(self.counters, 0)
-
-    def touch(self, session: Session) -> None:
-        """Note that ``session`` has something for its socket."""
-        if not session.dirty:
-            session.dirty = True
-            self.dirty.append(session)
-
-    def strain(self, session: Session, now: float) -> None:
-        """Make publishers wait for ``session``, unless they did and it did not help."""
-        if not session.impatient and not session.ended and session not in self.congested:
-            self.congested[session] = now
-
-    def relieve(self, session: Session) -> None:
-        """Look whether ``session`` has caught up, and let publishers go on if so."""
-        if (
-            not session.link_full
-            and len(session.unacked) <= self.low_messages
-            and session.unacked_bytes <= self.low_bytes
-        ):
-            session.impatient = False
-            if self.congested.pop(session, None) is not None:
-                self.relieved = True
-
-    def lose_patience(self, now: float) -> Optional[float]:
-        """Stop waiting for receivers that had their chance; return when the next one is due, None if nobody is."""
-        while self.congested:
-            session, since = next(iter(self.congested.items()))
-            if since + self.limits.patience > now:
-                return since + self.limits.patience
-            del self.congested[session]
-            session.impatient = True
-            self.relieved = True
-        return None
-
-    def expire(self, now: float) -> Optional[float]:
-        """End retained sessions whose time is over; return when the next one is due, None if there is none."""
-        while self.retained:
-            session, due = next(iter(self.retained.items()))
-            if due > now:
-                return due
-            self.counters["expired"] += 1
-            session.hub.end(session, None, "the client did not come back in time")
-        return None
 
 
 class Hub:
@@ -153,8 +56,9 @@ class Hub:
         connection_id: Optional[str] = None,
     ) -> Session:
         """Add a connection, a member of ``groups`` from the start, whose first frame is the connected message."""
-        session = Session(self, connection_id or secrets.token_urlsafe(12), user_id, wire, permissions or Permissions(), link)
-        self.sessions[session.connection_id] = session
+        connection_id = connection_id or secrets.token_urlsafe(16)
+        session = Session(self, connection_id, user_id, wire, permissions or Permissions(), link)
+        self.sessions[connection_id] = session
         if user_id is not None:
             self.users.setdefault(user_id, {})[session] = None
         for group in groups:
@@ -187,7 +91,7 @@ class Hub:
         session.out.extend(session.replay(now))
         # The time without a socket does not count against the patience of publishers.
         self.work.congested.pop(session, None)
-        session.impatient = False
+        session.hopeless = False
         if len(session.unacked) > self.work.high_messages or session.unacked_bytes > self.work.high_bytes:
             self.work.strain(session, now)
         self.work.counters["recovered"] += 1
@@ -261,7 +165,7 @@ class Hub:
         work = self.work
         if isinstance(command, SequenceAck):
             session.acknowledge(command.sequence_id)
-            if session.impatient or session in work.congested:
+            if session.hopeless or session in work.congested:
                 work.relieve(session)
             return True
         if not isinstance(command, (SendToGroup, Event, JoinGroup, LeaveGroup)):
@@ -306,7 +210,9 @@ class Hub:
             self._succeed(session, ack_id)
         return True
 
-    def finish_event(self, session: Session, event: Event, reply: Optional[Outgoing], error: Optional[str], now: float) -> None:
+    def finish_event(
+        self, session: Session, event: Event, reply: Optional[Outgoing], error: Optional[str], now: float
+    ) -> None:
         """Answer a user event: the reply of its handler, if any, then the ack; an ``error`` is told to the client.
 
         A simple client, which has no acks, is closed 1011 on an error (protocol reference 1.6).
@@ -409,3 +315,12 @@ def _discard(table: Dict[str, Dict[Session, None]], key: str, session: Session) 
         members.pop(session, None)
         if not members:
             del table[key]
+
+
+def hub_of(work: Work, name: str) -> Hub:
+    """Return the hub of that name, compared without case; it is made on first use."""
+    name = name.lower()
+    hub = work.hubs.get(name)
+    if hub is None:
+        hub = work.hubs[name] = Hub(name, work)
+    return hub

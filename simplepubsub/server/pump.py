@@ -1,4 +1,4 @@
-"""Moves commands from sockets into the hubs, and what comes out of them to sockets and handlers: one turn per loop iteration.
+"""Moves commands from sockets into the hubs, and what comes out to sockets and handlers: one turn per loop iteration.
 
 A turn gives every connection with a backlog a slice, so that a fast publisher cannot keep the loop from reading the
 acknowledgements of its receivers; then it writes what gathered for each receiver in one piece, and starts handlers.
@@ -14,8 +14,8 @@ from collections import deque
 from typing import Callable, Deque, Iterable, List, Optional, Set
 
 from .connection import Connection, Step
-from .hub import Work
 from .session import Call, Session
+from .work import Work
 
 __all__ = ["Pump"]
 

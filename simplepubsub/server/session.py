@@ -38,7 +38,7 @@ class Session:
         "first_unacked",
         "groups",
         "hub",
-        "impatient",
+        "hopeless",
         "in_call",
         "link",
         "link_full",
@@ -86,7 +86,7 @@ class Session:
         self.state: Dict[str, Any] = {}
         # --- congestion (see Work)
         self.link_full = False
-        self.impatient = False
+        self.hopeless = False
 
     def acknowledge(self, sequence_id: int) -> None:
         """Forget what was sent up to ``sequence_id``; ids that are old or not yet used change nothing more."""

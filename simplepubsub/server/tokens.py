@@ -1,7 +1,7 @@
 """Client access tokens: made for tests and applications, checked at the door.
 
-HS256 only, by PyJWT; protocol reference 4.1. Errors name what was wrong, what was expected and what was found, and never
-contain a token or a key.
+HS256 only, by PyJWT; protocol reference 4.1. Errors name what was wrong, what was expected and what was found, and
+never contain a token or a key.
 """
 
 from __future__ import annotations
@@ -45,10 +45,11 @@ def check_key(key: Any, name: str = "access_key") -> str:
     """Return the key. Raises ServerError unless it is text of at least 32 bytes."""
     if not isinstance(key, str):
         raise ServerError("%s must be a str, not %s" % (name, type(key).__name__))
-    if len(key.encode("utf-8", "surrogatepass")) < MIN_KEY_BYTES:
+    size = len(key.encode("utf-8", "surrogatepass"))
+    if size < MIN_KEY_BYTES:
         raise ServerError(
-            "%s has %d bytes, at least %d are needed: python -c 'import secrets; print(secrets.token_urlsafe(48))' makes one"
-            % (name, len(key.encode("utf-8", "surrogatepass")), MIN_KEY_BYTES)
+            "%s has %d bytes, at least %d are needed; to make one: "
+            "python -c 'import secrets; print(secrets.token_urlsafe(48))'" % (name, size, MIN_KEY_BYTES)
         )
     return key
 
@@ -104,8 +105,8 @@ class Tokens:
         error: Optional[Exception] = None
         for key in self._keys:
             try:
-                payload: Dict[str, Any] = jwt.decode(token, key, algorithms=["HS256"], leeway=CLOCK_SKEW, options=options)
-                return payload
+                payload: Any = jwt.decode(token, key, algorithms=["HS256"], leeway=CLOCK_SKEW, options=options)
+                return dict(payload)
             except jwt.InvalidSignatureError as problem:
                 error = problem
             except jwt.PyJWTError as problem:

@@ -1,8 +1,8 @@
 """Wire formats as the hub sees them: commands out of frames, and frames, ready to be written, out of what it says.
 
-One `Wire` per subprotocol. A data message is serialised once per *form* (JSON text, raw payload), however many receivers
-it has: `Outgoing` holds it, a `Packed` is its encoded form, and receivers with the same sequence id even share the
-bytes. A further wire format is one more `Wire` in `WIRES` and one more `Packed`.
+One `Wire` per subprotocol. A data message is serialised once per *form* (JSON text, raw payload), however many
+receivers it has: `Outgoing` holds it, a `Packed` is its encoded form, and receivers with the same sequence id even
+share the bytes. A further wire format is one more `Wire` in `WIRES` and one more `Packed`.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ class Outgoing:
 
     __slots__ = ("_forms", "data", "data_type", "from_user_id", "group", "ttl")
 
-    def __init__(self, group: Optional[str], from_user_id: Optional[str], data: Any, data_type: str, ttl: float = 0) -> None:
+    def __init__(
+        self, group: Optional[str], from_user_id: Optional[str], data: Any, data_type: str, ttl: float = 0
+    ) -> None:
         self.group = group
         self.from_user_id = from_user_id
         self.data = data

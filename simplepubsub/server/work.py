@@ -1,0 +1,104 @@
+"""What the hubs want done, and the state that they share: the meeting point of the pure core and the sockets.
+
+Sessions with output (``dirty``), handlers to call (``calls``), receivers that publishers should wait for
+(``congested``), sessions that wait for their clients (``retained``). Whoever owns the sockets acts on it each turn.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Dict, List, Optional
+
+from .limits import Limits
+from .session import Call, Session
+
+if TYPE_CHECKING:
+    from .hub import Hub
+
+__all__ = ["Work"]
+
+_COUNTERS = "connected recovered refused_recoveries expired overflowed published delivered events".split()
+
+
+class Work:
+    """What the hubs want done, and the state that they share. Belongs to the server's loop.
+
+    Congestion: a receiver whose window or socket is more than about half full is in ``congested`` with the time when
+    that began, and publishers to it pause, so that a burst does not overflow a healthy receiver. `lose_patience` takes
+    it out after `Limits.patience`; from then on it is ``hopeless``: nobody waits for it until it has caught up.
+    """
+
+    def __init__(self, limits: Limits = Limits(), recovery_window: float = 30.0) -> None:
+        self.limits = limits
+        self.recovery_window = recovery_window
+        self.hubs: Dict[str, Hub] = {}
+        self.dirty: List[Session] = []
+        self.calls: List[Call] = []
+        self.congested: Dict[Session, float] = {}
+        #: Set when somebody left ``congested``: publishers that wait may try again.
+        self.relieved = False
+        #: Sessions without a socket, with the time when they expire, soonest first.
+        self.retained: Dict[Session, float] = {}
+        #: Successful commands whose acknowledgement is not to be sent (a fault for tests).
+        self.lose_acks = 0
+        self.counters = dict.fromkeys(_COUNTERS, 0)
+        # A receiver may hold back its acknowledgement until it is 300 behind; "caught up" must stay above that.
+        self.high_messages = max(1, limits.max_unacked_messages * 6 // 10)
+        self.low_messages = max(0, limits.max_unacked_messages * 4 // 10)
+        self.high_bytes = limits.max_unacked_bytes * 6 // 10
+        self.low_bytes = limits.max_unacked_bytes * 4 // 10
+
+    def clear(self) -> None:
+        """Forget every connection, without a word to anybody, and start counting again."""
+        for hub in self.hubs.values():
+            for session in hub.sessions.values():
+                session.ended = True
+        self.hubs.clear()
+        self.dirty.clear()
+        self.calls.clear()
+        self.congested.clear()
+        self.retained.clear()
+        self.relieved = True
+        self.counters = dict.fromkeys(self.counters, 0)
+
+    def touch(self, session: Session) -> None:
+        """Note that ``session`` has something for its socket."""
+        if not session.dirty:
+            session.dirty = True
+            self.dirty.append(session)
+
+    def strain(self, session: Session, now: float) -> None:
+        """Make publishers wait for ``session``, unless they did and it did not help."""
+        if not session.hopeless and not session.ended and session not in self.congested:
+            self.congested[session] = now
+
+    def relieve(self, session: Session) -> None:
+        """Look whether ``session`` has caught up, and let publishers go on if so."""
+        if (
+            not session.link_full
+            and len(session.unacked) <= self.low_messages
+            and session.unacked_bytes <= self.low_bytes
+        ):
+            session.hopeless = False
+            if self.congested.pop(session, None) is not None:
+                self.relieved = True
+
+    def lose_patience(self, now: float) -> Optional[float]:
+        """Stop waiting for receivers that had their chance; return when the next one is due, None if nobody is."""
+        while self.congested:
+            session, since = next(iter(self.congested.items()))
+            if since + self.limits.patience > now:
+                return since + self.limits.patience
+            del self.congested[session]
+            session.hopeless = True
+            self.relieved = True
+        return None
+
+    def expire(self, now: float) -> Optional[float]:
+        """End retained sessions whose time is over; return when the next one is due, None if there is none."""
+        while self.retained:
+            session, due = next(iter(self.retained.items()))
+            if due > now:
+                return due
+            self.counters["expired"] += 1
+            session.hub.end(session, None, "the client did not come back in time")
+        return None
