@@ -44,6 +44,11 @@ class Attempt:
         )
         self._thread.start()
 
+    @property
+    def step(self) -> str:
+        """What is taking so long."""
+        return self._dial.step if self.shown_url else "asking the provider for a client access URL"
+
     def abandon(self) -> None:
         """Make the attempt end soon; ``abandoned`` is set already."""
         self._dial.abort()

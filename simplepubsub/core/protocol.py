@@ -68,6 +68,9 @@ class Transport:
 class Dial:
     """One attempt to open a transport; ``connect`` runs in a thread of its own, ``abort`` comes from another."""
 
+    #: What ``connect`` is doing, in words.
+    step = "connecting"
+
     def connect(self, url: str, timeout: Optional[float]) -> Transport:
         """Return an open transport within ``timeout`` seconds. Raises ConnectError."""
         raise AssertionError("a dial must implement connect()")

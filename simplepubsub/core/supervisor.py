@@ -218,9 +218,10 @@ class Supervisor:
             if not attempt.done:
                 attempt.abandoned = True
         if attempt.abandoned:
+            step = attempt.step
             attempt.abandon()
             return ConnectTimeout(
-                "no connection to %s in time" % (attempt.shown_url or "the service"),
+                "no connection to %s in time: %s took too long" % (attempt.shown_url or "the service", step),
                 url=attempt.shown_url,
                 hint="check the host, the port, firewalls and proxies, or raise start_timeout",
             )

@@ -1,7 +1,8 @@
-"""Dial a WebSocket with websocket-client and say precisely what went wrong.
+"""Dial a WebSocket and say precisely what went wrong.
 
-DNS, TCP, proxy, TLS and handshake share one limit: the caller waits for the attempt and aborts it when the time is up,
-because websocket-client applies its timeout to each network operation in turn.
+websocket-client does the dial: handshake, cookies, redirects, and everything through a proxy. The one part it is spared is
+opening the socket of a direct connection: its own cannot be interrupted before it is connected, and a ``stop()`` must not
+leave a thread behind that still waits for a network that does not answer.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import ssl as ssl_module
 import threading
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
 from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import websocket
 
+from ..core.deadline import Deadline
 from ..core.protocol import Dial, Transport
 from ..exceptions import (
     AuthenticationError,
@@ -24,6 +27,7 @@ from ..exceptions import (
     SubprotocolRefused,
 )
 from .redact import redact_text, redact_url
+from .tcp import open_tcp
 from .websocket import WebSocketTransport
 
 __all__ = ["WebSocketDial", "check_proxy"]
@@ -48,64 +52,45 @@ def check_proxy(proxy: Union[str, bool, None]) -> None:
     )
 
 
-def _proxy_options(proxy: Union[str, bool, None]) -> Dict[str, Any]:
-    if proxy is None:
-        return {}  # websocket-client reads http_proxy, https_proxy and no_proxy
-    if proxy is False:
-        return {"http_no_proxy": ["*"]}
-    assert isinstance(proxy, str)
+def _environment_proxy(secure: bool, host: str) -> str:
+    """Return the proxy that the environment (on Windows and macOS also the system) names for ``host``, "" for none."""
+    proxy = getproxies().get("https" if secure else "http", "")
+    return "" if not proxy or proxy_bypass(host) else proxy if "://" in proxy else "http://" + proxy
+
+
+def _proxy_options(proxy: str) -> Dict[str, Any]:
     parts = urlsplit(proxy)
     options: Dict[str, Any] = {
         "http_proxy_host": parts.hostname,
         "http_proxy_port": parts.port or (80 if parts.scheme == "http" else 1080),
         "proxy_type": parts.scheme,
-        "http_no_proxy": [""],  # an explicit proxy is meant: no exceptions from the environment
+        "http_no_proxy": [""],  # the decision is made: no exceptions from the environment
     }
     if parts.username:
         options["http_proxy_auth"] = (unquote(parts.username), unquote(parts.password or ""))
     return options
 
 
-#: Longest single network operation of a dial in seconds. TCP connect and a proxy's answer cannot be interrupted from outside,
-#: so this is also how long a thread of an abandoned attempt can stay behind.
-STEP_LIMIT = 10.0
-
-
-class _AbortableSocket(websocket.WebSocket):
-    """A dialler whose socket another thread can shut down at any step."""
-
-    def abort(self) -> None:
-        sock = self.sock
-        if sock is not None:
-            try:
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
-            except (OSError, ValueError):
-                pass
+#: Longest single network operation of a dial through a proxy in seconds. Connecting to the proxy and its answer cannot be
+#: interrupted from outside, so this is also how long a thread of an abandoned attempt can stay behind there.
+PROXY_STEP_LIMIT = 10.0
 
 
 class _TlsContext:
-    """What websocket-client is given in place of the SSLContext.
+    """What websocket-client is given in place of the SSLContext when it dials through a proxy.
 
-    It shows the socket to the dialler before the TLS handshake, so that `abort` can reach it there too, and it keeps
+    It shows the socket to the dial before the TLS handshake, so that `abort` can reach it there too, and it keeps
     websocket-client from writing into a context that belongs to the user.
     """
 
-    def __init__(self, context: ssl_module.SSLContext) -> None:
+    def __init__(self, dial: WebSocketDial, context: ssl_module.SSLContext) -> None:
+        self._dial = dial
         self._context = context
-        self.dialler: Optional[_AbortableSocket] = None
         self.verify_mode = context.verify_mode
         self.check_hostname = context.check_hostname
 
     def wrap_socket(self, sock: socket.socket, server_hostname: str = "", **_options: object) -> ssl_module.SSLSocket:
-        tls = self._context.wrap_socket(sock, server_hostname=server_hostname, do_handshake_on_connect=False)
-        try:
-            if self.dialler is not None:
-                self.dialler.sock = tls
-            tls.do_handshake()
-        except BaseException:
-            tls.close()
-            raise
-        return tls
+        return self._dial.handshake_tls(sock, self._context, server_hostname)
 
 
 class WebSocketDial(Dial):
@@ -127,42 +112,89 @@ class WebSocketDial(Dial):
         self._headers = headers
         self._user_agent = user_agent
         self._max_size = max_size
-        self._dialler: Optional[_AbortableSocket] = None
-        self._lock = threading.Lock()  # guards the next one and the hand-over of _dialler
+        self.step = "resolving the host name (DNS)"
+        self._lock = threading.Lock()  # guards the next two; leaf
+        self._sock: Optional[socket.socket] = None  # what abort() shuts down
         self._aborted = False
 
     def abort(self) -> None:
         with self._lock:
             self._aborted = True
-            dialler = self._dialler
-        if dialler is not None:
-            dialler.abort()
+            sock = self._sock
+        if sock is not None:
+            try:
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+            except (OSError, ValueError):
+                pass  # not connected yet: the shutdown still ends the attempt to
+
+    def _show(self, sock: socket.socket) -> None:
+        with self._lock:
+            self._sock = sock
+            if self._aborted:
+                raise ConnectError("the attempt was given up")
 
     def connect(self, url: str, timeout: Optional[float]) -> Transport:
         shown = redact_url(url)
-        context = (
-            _TlsContext(self._ssl or ssl_module.create_default_context()) if url.lower().startswith("wss:") else None
-        )
-        dialler = _AbortableSocket(sslopt={} if context is None else {"context": context}, enable_multithread=False)
-        if context is not None:
-            context.dialler = dialler
-        with self._lock:
-            self._dialler = dialler
-            if self._aborted:
-                raise ConnectError("the attempt was given up", url=shown)
-        options: Dict[str, Any] = _proxy_options(self._proxy)
-        if self._subprotocols:
-            options["subprotocols"] = self._subprotocols
-        step = STEP_LIMIT if timeout is None else min(timeout, STEP_LIMIT)
+        deadline = Deadline(timeout)
+        parts = urlsplit(url)
+        secure = parts.scheme == "wss"
+        host = parts.hostname or ""
+        proxy = _environment_proxy(secure, host) if self._proxy is None else self._proxy or ""
+        assert isinstance(proxy, str)
+        dialler = websocket.WebSocket(enable_multithread=False)
+        sock: Optional[socket.socket] = None
+        step: Optional[float]
         try:
+            if proxy:
+                options = _proxy_options(proxy)
+                self.step = "connecting through the proxy %s" % redact_url(proxy)
+                remaining = deadline.remaining()
+                step = PROXY_STEP_LIMIT if remaining is None else min(remaining, PROXY_STEP_LIMIT)
+                if secure:
+                    dialler = websocket.WebSocket(
+                        enable_multithread=False, sslopt={"context": _TlsContext(self, self._context())}
+                    )
+            else:
+                sock = open_tcp(host, parts.port or (443 if secure else 80), deadline, self._connecting)
+                if secure:
+                    sock = self.handshake_tls(sock, self._context(), host)
+                self.step = "waiting for the answer to the WebSocket handshake"
+                options, step = {"socket": sock}, deadline.remaining()
+            if self._subprotocols:
+                options["subprotocols"] = self._subprotocols
             dialler.connect(  # type: ignore[no-untyped-call]
                 url, timeout=step, header=self._header_lines(), suppress_origin=True, redirect_limit=3, **options
             )
-        except Exception as error:  # every step has exceptions of its own; _explain sorts them, unknown ones included
-            raise self._explain(error, url, shown, step) from error
+        except Exception as error:  # each step has exceptions of its own; _explain sorts them all
+            if sock is not None:
+                sock.close()
+            raise self._explain(error, host, shown, proxy) from error
+        return self._adopt(dialler, shown)
+
+    def _connecting(self, sock: socket.socket) -> None:
+        self.step = "connecting (TCP)"
+        self._show(sock)
+
+    def _context(self) -> ssl_module.SSLContext:
+        return self._ssl or ssl_module.create_default_context()
+
+    def handshake_tls(self, sock: socket.socket, context: ssl_module.SSLContext, host: str) -> ssl_module.SSLSocket:
+        """Return ``sock`` wrapped in TLS, visible to `abort` during the handshake."""
+        self.step = "TLS handshake"
+        tls = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+        try:
+            self._show(tls)
+            tls.do_handshake()
+        except BaseException:
+            tls.close()
+            raise
+        return tls
+
+    def _adopt(self, dialler: websocket.WebSocket, shown: str) -> WebSocketTransport:
+        """Take the socket over from websocket-client, if the subprotocol is agreed."""
         sock = dialler.sock
         assert sock is not None
-        # The answer of the handshake decides; websocket-client has checked that it was offered.
+        dialler.sock = None
         agreed = dialler.getsubprotocol()
         if self._subprotocols and (agreed or "").lower() not in [name.lower() for name in self._subprotocols]:
             sock.close()
@@ -172,7 +204,6 @@ class WebSocketDial(Dial):
                 url=shown,
                 hint="check that the URL names a Web PubSub client endpoint and that it supports this protocol",
             )
-        dialler.sock = None  # ours from here on
         return WebSocketTransport(sock, subprotocol=agreed, max_size=self._max_size)
 
     def _header_lines(self) -> List[str]:
@@ -186,15 +217,16 @@ class WebSocketDial(Dial):
             lines.append("User-Agent: " + self._user_agent)
         return lines
 
-    def _explain(self, error: Exception, url: str, shown: str, step: float) -> ConnectError:
+    def _explain(self, error: Exception, host: str, shown: str, proxy: str) -> ConnectError:
         """Return the typed error for whatever the dial raised: which step failed, with values, and the next step."""
-        host = urlsplit(url).hostname or ""
         detail = redact_text(str(error)) or type(error).__name__
+        if isinstance(error, ConnectError):
+            return error
         if isinstance(error, websocket.WebSocketBadStatusException):
             return _rejected(error, shown)
         if isinstance(error, websocket.WebSocketProxyException) or type(error).__name__.startswith("Proxy"):
             return ConnectError(
-                "the proxy %s refused or failed: %s" % (self._shown_proxy(), detail),
+                "the proxy %s refused or failed: %s" % (redact_url(proxy), detail),
                 url=shown,
                 hint="check the proxy address and its credentials, or pass proxy=False",
             )
@@ -202,22 +234,22 @@ class WebSocketDial(Dial):
             return ConnectError(
                 "the host name %r cannot be resolved (DNS): %s" % (host, detail),
                 url=shown,
-                hint="check the spelling and DNS",
+                hint="check the spelling and the network",
             )
-        if isinstance(error, ssl_module.SSLError):
-            return _tls_error(error, host, detail, shown)
         if isinstance(error, (websocket.WebSocketTimeoutException, socket.timeout)):
             return ConnectTimeout(
-                "no answer from %s within %.1f s" % (shown, step),
+                "no connection to %s in time: %s took too long" % (shown, self.step),
                 url=shown,
                 hint="check the host, the port, firewalls and proxies, or raise start_timeout",
             )
+        if isinstance(error, ssl_module.SSLError):
+            return _tls_error(error, host, detail, shown)
         if isinstance(error, ConnectionRefusedError):
             return ConnectError(
                 "%s refuses connections (TCP): %s" % (shown, detail), url=shown, hint="is the server running?"
             )
         if isinstance(error, OSError):
-            return ConnectError("TCP connection to %s failed: %s" % (shown, detail), url=shown)
+            return ConnectError("%s with %s failed: %s" % (self.step, shown, detail), url=shown)
         if "ubprotocol" in detail:
             return SubprotocolRefused("the peer chose a subprotocol that was not offered: %s" % detail, url=shown)
         return ConnectError(
@@ -225,9 +257,6 @@ class WebSocketDial(Dial):
             url=shown,
             hint="check that a WebSocket server listens there",
         )
-
-    def _shown_proxy(self) -> str:
-        return redact_url(self._proxy) if isinstance(self._proxy, str) else "of the environment"
 
 
 def _rejected(error: Any, shown: str) -> HandshakeRejected:
