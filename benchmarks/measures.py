@@ -153,7 +153,7 @@ def idle_run(context: Context, name: str) -> dict:
 
 def recovery_run(context: Context, name: str) -> dict:
     """Run our client and our server in one process and cut them apart."""
-    return run_json("contender.py", name, "recovery", "--count", 20, timeout=90)
+    return run_json("contender.py", name, "recovery", "--count", 21, timeout=90)
 
 
 def whole(value: float) -> str:
@@ -216,7 +216,7 @@ MEASURES = [
         [Target("ours >= 100 % of bare picows + uvloop", ratio(OUR_SERVER, PICOWS, "rate"), 1.0, "x"), _FAN_CPU]),
     Measure(
         "recovery", "recovery after a cut, our client and our server", (OURS,), recovery_run,
-        (("p50_us", "p50 ms", milli), ("p99_us", "worst ms", milli), ("send_p50_us", "next acked send p50 ms", milli)),
+        (("p50_us", "p50 ms", milli), ("max_us", "worst ms", milli), ("send_p50_us", "next acked send p50 ms", milli)),
         [Target("p50 <= 50 ms", over_rounds(OURS, "p50_us", lambda v: statistics.median(v) / 1e3), 50, "ms", False)],
         rounds=3, quick_rounds=1),
     Measure(
