@@ -38,6 +38,8 @@ LEAK_GRACE = 2.0
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "allows_leaks(reason): do not fail for threads and sockets left behind")
     config.addinivalue_line("filterwarnings", "error::pytest.PytestUnhandledThreadExceptionWarning")
+    # Of cryptography, when imported on an old Python; it comes with the tools that make certificates, and PyJWT picks it up.
+    config.addinivalue_line("filterwarnings", r"ignore:Python 3\.\d+ is no longer supported by the Python core")
 
 
 def pytest_report_header() -> str:
@@ -233,10 +235,13 @@ def session_server() -> Iterator[Any]:
 
 
 @pytest.fixture
-def server(session_server: Any) -> Any:
-    """The embedded server, reset: no hub, no handler, no fault. Shared by the whole run; do not stop it."""
+def server(session_server: Any) -> Iterator[Any]:
+    """The embedded server, reset: no connection, no fault, no handler. Shared by the whole run; do not stop it."""
     session_server.reset()
-    return session_server
+    handlers = session_server._handlers
+    table = handlers._table
+    yield session_server
+    handlers._table = table  # reset() keeps handlers, and the next test must not meet those of this one
 
 
 @pytest.fixture

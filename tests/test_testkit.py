@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import socket
@@ -14,6 +15,7 @@ import pytest
 import websocket
 
 from tests import peers
+from tests.faultproxy import FaultProxy
 from tests.helpers import (
     BINARY,
     CLOSE,
@@ -38,6 +40,8 @@ from tests.helpers import (
     subprocess_python,
     wait_until,
 )
+
+_with_handler: pytest.StashKey[Any] = pytest.StashKey()
 
 # ---- waiting --------------------------------------------------------------------------------------------------------
 
@@ -342,6 +346,49 @@ def test_masked_and_plain_frames_carry_every_size(size: int, seed: int) -> None:
         client.send_binary(data)
         assert client.recv_data() == (BINARY, data)
         client.shutdown()
+
+
+# ---- the server fixtures --------------------------------------------------------------------------------------------
+
+SUBPROTOCOL = "json.webpubsub.azure.v1"
+
+
+def test_url_for_leads_through_the_proxy(url_for: Callable[..., str], server: Any, proxy: FaultProxy) -> None:
+    url = url_for("chat", user_id="ann")
+    assert f":{proxy.port}/client/hubs/chat?access_token=" in url
+    client = dial(url, subprotocols=[SUBPROTOCOL])
+    assert json.loads(client.recv())["userId"] == "ann"
+    proxy.cut()
+    with pytest.raises((ConnectionResetError, websocket.WebSocketConnectionClosedException)):
+        client.recv()
+    client.shutdown()
+    straight = dial(url_for(proxy=None), subprotocols=[SUBPROTOCOL])
+    assert json.loads(straight.recv())["event"] == "connected"
+    straight.close()
+    assert proxy.accepted == 1
+
+
+def test_a_handler_on_the_shared_server_is_not_met_by_later_tests(server: Any, request: pytest.FixtureRequest) -> None:
+    server.on("connect", handler=print)
+    request.config.stash[_with_handler] = server
+
+
+def test_a_handler_of_an_earlier_test_is_gone(server: Any, request: pytest.FixtureRequest) -> None:
+    if request.config.stash.get(_with_handler, None) is None:
+        pytest.skip("the test before this one did not run")
+    assert request.config.stash[_with_handler] is server
+    assert server._handlers.find("connect", "any") is None
+
+
+def test_fresh_servers_are_the_tests_own(fresh_server: Callable[..., Any], url_for: Callable[..., str], server: Any,
+                                         make_proxy: Callable[..., FaultProxy]) -> None:
+    own, other = fresh_server(), fresh_server(recovery_window=1.0)
+    assert len({own.endpoint, other.endpoint, server.endpoint}) == 3
+    way = make_proxy(own)
+    client = dial(url_for(server=own, proxy=way), subprotocols=[SUBPROTOCOL])
+    assert json.loads(client.recv())["event"] == "connected"
+    assert way.connections == 1
+    client.close()
 
 
 # ---- required peers -------------------------------------------------------------------------------------------------
