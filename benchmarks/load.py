@@ -95,8 +95,9 @@ def fan_out(options) -> dict:
                 waiting = waiting[sender.send(waiting):]
             except BlockingIOError:
                 pass
-        # Let several messages gather per socket: woken for each one, this process would be as busy as the server.
-        time.sleep(0.001)
+        if options.window > 8:
+            # Let messages gather in the sockets: woken for each one, this process would be as busy as the server.
+            time.sleep(0.001)
         for key, _ in selector.select(0.05):
             if key.data is not None:
                 delivered += key.data.read()

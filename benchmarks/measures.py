@@ -129,13 +129,13 @@ def latency_run(context: Context, name: str) -> dict:
     return context.worker(name, ("latency_call", "--url", url, "--count", 300, "--seconds", 0.5)).turn()
 
 
-def fan_out_run(protocol: str):
-    """Return a runner of the fan-out load against one of the servers."""
+def fan_out_run(protocol: str, window: int = 128):
+    """Return a runner of the fan-out load, with `window` publishes in flight, against one of the servers."""
     def run(context: Context, name: str) -> dict:
         server = context.server(name)
         return run_json(
             "load.py", "fanout", "--url", server.url, "--server-pid", server.pid, "--protocol", protocol,
-            "--seconds", 1.0 if context.quick else 2.0, timeout=40)
+            "--window", window, "--seconds", 1.0 if context.quick else 2.0, timeout=40)
 
     return run
 
@@ -214,6 +214,9 @@ MEASURES = [
         "fanout-reliable", "server fan-out to 100 subscribers, json.reliable, 100-byte text", (OUR_SERVER, PICOWS),
         fan_out_run(RELIABLE), _FAN,
         [Target("ours >= 100 % of bare picows + uvloop", ratio(OUR_SERVER, PICOWS, "rate"), 1.0, "x"), _FAN_CPU]),
+    Measure(
+        "fanout-single", "the same with one publish in flight, so that no server can gather writes", (OUR_SERVER, PICOWS),
+        fan_out_run(RELIABLE, 1), _FAN, [_FAN_CPU], rounds=3, quick_rounds=1),
     Measure(
         "recovery", "recovery after a cut, our client and our server", (OURS,), recovery_run,
         (("p50_us", "p50 ms", milli), ("max_us", "worst ms", milli), ("send_p50_us", "next acked send p50 ms", milli)),
