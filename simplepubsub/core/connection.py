@@ -8,7 +8,8 @@ reader    ``transport.receive``, decoding, filling the inbox,      writes, dials
 writer    ``transport.send`` and ``transport.close``               decodes, dials
 ========  =======================================================  ============================================
 
-Both end when the transport dies, whoever killed it; the supervisor joins both before the next dial, so nothing of an old
+Both end when the transport dies, whoever killed it; the supervisor joins both before the next dial, so nothing of an
+old
 connection can touch a new one. The first cause of the end is kept in ``cause``.
 """
 
@@ -125,7 +126,7 @@ class Connection:
                 now = time.monotonic()
                 for start in range(0, len(frames), SLICE):
                     self._handle(frames[start : start + SLICE] if len(frames) > SLICE else frames, now)
-                self.engine.wait_for_room(self)
+                self.engine.receiver.wait_for_room(self)
         except (TransportError, RemoteProtocolError, InboxOverflow) as error:
             self._end(error)
         except BaseException as error:  # a bug of ours: end this connection rather than hang the client
@@ -163,7 +164,7 @@ class Connection:
                 pong = True
             elif isinstance(event, Connected):
                 if messages:
-                    self.engine.deliver(messages)
+                    self.engine.receiver.deliver(messages)
                     messages = []
                 self.engine.connection_announced(self, event, now)
             elif isinstance(event, Disconnected):
@@ -171,7 +172,7 @@ class Connection:
         if self.engine.trace is not None:
             self.engine.trace("received", frames)
         if messages:
-            self.engine.deliver(messages)
+            self.engine.receiver.deliver(messages)
         settled = None
         with self._mutex:
             due = self.timers.received(now, pong)
@@ -182,13 +183,13 @@ class Connection:
                 # Only the newest needs an answer (RFC 6455 section 5.5.3).
                 self.engine.session.control(pings[-1])
             if due is Received.ACK_NOW:
-                self.engine.queue_sequence_ack_locked(self)
+                self.engine.receiver.queue_sequence_ack_locked(self)
             elif due is Received.TIMER_SET:
                 self.engine.wake.notify_all()
             if pings:
                 self.writable.notify()
         if settled:
-            self.engine.complete(settled)
+            self.engine.sender.complete(settled)
         if fault is not None:
             raise fault
 
@@ -235,7 +236,7 @@ class Connection:
             done = engine.session.wrote()
             if done:
                 engine.freed_locked()
-        engine.complete_written(done)
+        engine.sender.complete_written(done)
 
     def claim_locked(self, entry: Entry) -> bool:
         """Let the calling application thread write ``entry`` itself if the writer is idle; `write_claimed` must follow.

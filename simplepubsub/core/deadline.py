@@ -42,5 +42,5 @@ class Deadline:
 
 
 def wait(condition: threading.Condition, timeout: Optional[float]) -> None:
-    """Wait on ``condition`` for at most ``timeout`` seconds, interruptibly; may return early, so loop on a predicate."""
+    """Wait on ``condition`` for at most ``timeout`` seconds, interruptibly; it may return early, so loop."""
     condition.wait(_SLICE if timeout is None else min(timeout, _SLICE))

@@ -19,8 +19,8 @@ __all__ = ["Inbox"]
 class Inbox:
     """A bounded queue with many consumers.
 
-    ``limit`` is the number of items at which the reader should pause (`full`); `put` fails at twice that. ``drained`` is
-    called by the consumer that takes the queue down to a quarter of the limit after `watch_drain`.
+    ``limit`` is the number of items at which the reader should pause (`full`); `put` fails at twice that. ``drained``
+    is called by the consumer that takes the queue down to a quarter of the limit after `watch_drain`.
     """
 
     def __init__(self, limit: int, drained: Callable[[], None]) -> None:

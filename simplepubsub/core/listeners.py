@@ -1,6 +1,7 @@
 """Listeners, and the one thread that calls them.
 
-Events are called in order, one at a time, by the dispatcher thread, which lives from the first listener to the stop of the
+Events are called in order, one at a time, by the dispatcher thread, which lives from the first listener to the stop
+of the
 client. A listener may call any method of the client, blocking ones included; what it raises is logged with its
 traceback, counted, handed to the ``error`` listeners, and stops nothing.
 """

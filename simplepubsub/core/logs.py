@@ -1,8 +1,8 @@
 """Switch on readable logs without touching the logging of the application.
 
-The package logs to ``simplepubsub.*`` and configures nothing by itself. Two ways switch a handler on: ``logger=True`` on a
-client, or the environment variable ``SIMPLEPUBSUB_LOG_LEVEL`` (``AZURE_LOG_LEVEL`` is honoured too) with error, warning,
-info, debug, or verbose, which adds every frame to ``simplepubsub.wire`` with secrets masked.
+The package logs to ``simplepubsub.*`` and configures nothing by itself. Two ways switch a handler on: ``logger=True``
+on a client, or the environment variable ``SIMPLEPUBSUB_LOG_LEVEL`` (``AZURE_LOG_LEVEL`` is honoured too) with error,
+warning, info, debug, or verbose, which adds every frame to ``simplepubsub.wire`` with secrets masked.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ class Session:
     # --- submitting ---------------------------------------------------------------------------------------------------
 
     def next_ack_id(self) -> int:
-        """Return an unused ack id. Ids rise for the life of the client, so an encoded frame can be replayed as it is."""
+        """Return an unused ack id; ids rise for the life of the client, so frames can be replayed as they are."""
         ack_id = self._next_ack_id
         self._next_ack_id = ack_id + 1
         return ack_id
@@ -100,7 +100,7 @@ class Session:
             self._next_ack_id = ack_id + 1
 
     def has_room(self, size: int) -> bool:
-        """Return whether an entry of ``size`` bytes fits; one that is larger than the limit fits into an empty outbox."""
+        """Return whether an entry of ``size`` bytes fits; a larger one than the limit fits an empty outbox."""
         return self.size + size <= self.max_bytes or not self.size
 
     def submit(self, entry: Entry) -> None:
@@ -221,8 +221,8 @@ class Session:
     def begin(self, restore: List[Entry], replay: bool) -> Tuple[int, List[Entry]]:
         """Start a new session: ``restore`` first, then the replay; return (replayed, entries that became uncertain).
 
-        With ``replay`` what was written but not answered is sent again (at least once). Without, it is uncertain, except
-        joins and leaves: repeating those does no harm. Answers to rejoins of an older session are not waited for.
+        With ``replay`` what was written but not answered is sent again (at least once). Without, it is uncertain,
+        except joins and leaves: repeating those does no harm. Answers to rejoins of an older session are not waited for.
         """
         self.open = True
         again: List[Entry] = []

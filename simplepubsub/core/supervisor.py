@@ -278,7 +278,7 @@ class Supervisor:
                 now = time.monotonic()
                 for due in timers.due(now):
                     if due is Due.SEQUENCE_ACK:
-                        engine.queue_sequence_ack_locked(connection)
+                        engine.receiver.queue_sequence_ack_locked(connection)
                     elif due is Due.PING:
                         engine.session.control(engine.protocol.ping())
                         timers.pinged(now)
@@ -306,7 +306,7 @@ class Supervisor:
                 engine.connection = None
                 cut_short = engine.session.link_lost()
             cause = connection.cause
-        engine.fail_uncertain(cut_short)
+        engine.sender.fail_uncertain(cut_short)
         return cause if cause is not None else TransportError("the connection was given up")
 
     def _goodbye(self, connection: Connection) -> None:
@@ -339,7 +339,7 @@ class Supervisor:
         unacked = [entry for entry in left if entry.restores is None]
         if unacked:
             engine.log.warning("%s: stopped with %d sends unacknowledged", engine.name, len(unacked))
-        engine.fail(left, lambda entry: self._abandoned(entry.written))
+        engine.sender.fail(left, lambda entry: self._abandoned(entry.written))
 
     def _abandoned(self, written: bool) -> ClientStopped:
         error = ClientStopped(

@@ -1,7 +1,9 @@
 """Dial a WebSocket and say precisely what went wrong.
 
-websocket-client does the dial: handshake, cookies, redirects, and everything through a proxy. The one part it is spared is
-opening the socket of a direct connection: its own cannot be interrupted before it is connected, and a ``stop()`` must not
+websocket-client does the dial: handshake, cookies, redirects, and everything through a proxy. The one part it is
+spared is
+opening the socket of a direct connection: its own cannot be interrupted before it is connected, and a ``stop()``
+must not
 leave a thread behind that still waits for a network that does not answer.
 """
 
@@ -71,7 +73,8 @@ def _proxy_options(proxy: str) -> Dict[str, Any]:
     return options
 
 
-#: Longest single network operation of a dial through a proxy in seconds. Connecting to the proxy and its answer cannot be
+#: Longest single network operation of a dial through a proxy in seconds. Connecting to the proxy and its answer
+#: cannot be
 #: interrupted from outside, so this is also how long a thread of an abandoned attempt can stay behind there.
 PROXY_STEP_LIMIT = 10.0
 

@@ -1,8 +1,8 @@
 """WebSocket framing (RFC 6455): bytes to frames and back, for both roles, with no socket and no clock.
 
-A *frame* here is a tuple ``(opcode, payload)`` that stands for one whole message or one control frame: ``str`` payloads
-for TEXT (already checked to be UTF-8), ``bytes`` for everything else. A tuple, not a record, because it is made once per
-message on the hottest path (a NamedTuple costs ten times as much).
+A *frame* here is a tuple ``(opcode, payload)`` that stands for one whole message or one control frame: ``str``
+payloads for TEXT (already checked to be UTF-8), ``bytes`` for everything else. A tuple, not a record, because it is
+made once per message on the hottest path (a NamedTuple costs ten times as much).
 
 Reading: feed a `FrameParser` whatever the socket returned. It never raises for bad input: it returns the frames that
 came before the fault and records a `RemoteProtocolError` in ``violation``; from then on it returns nothing. So

@@ -13,8 +13,8 @@ __all__ = ["open_tcp"]
 def open_tcp(host: str, port: int, deadline: Deadline, show: Callable[[socket.socket], None]) -> socket.socket:
     """Return a connected socket, trying every address of ``host`` within one deadline.
 
-    ``show`` is given each socket before it connects: shutting it down makes the attempt fail at once. Raises OSError (its
-    kinds say whether the name, the port or the time was the problem).
+    ``show`` is given each socket before it connects: shutting it down makes the attempt fail at once. Raises OSError
+    (its kinds say whether the name, the port or the time was the problem).
     """
     failure: Optional[OSError] = None
     for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
@@ -26,7 +26,8 @@ def open_tcp(host: str, port: int, deadline: Deadline, show: Callable[[socket.so
             sock.settimeout(remaining)
             show(sock)
             sock.connect(address)
-            # A send must not wait for the acknowledgement of the one before (Nagle): messages are small and latency counts.
+            # A send must not wait for the acknowledgement of the one before (Nagle): messages are small and latency
+            # counts.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             return sock

@@ -28,6 +28,7 @@ def html_card(protocol: str, client: WebPubSubClient) -> str:
     ]
     body = "".join("<tr><th style='text-align:left'>%s</th><td>%s</td></tr>" % (escape(a), escape(b)) for a, b in rows)
     return (
-        "<table style='border-left:4px solid %s'><caption style='text-align:left'><b>WebPubSubClient</b> %s</caption>%s</table>"
+        "<table style='border-left:4px solid %s'>"
+        "<caption style='text-align:left'><b>WebPubSubClient</b> %s</caption>%s</table>"
         % (_COLOURS.get(state, "#757575"), escape(state), body)
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import ssl as ssl_module
-from concurrent.futures import Future
 from typing import Any, Callable, Dict, Iterator, Optional, Tuple, Union
 
 from .. import version
@@ -27,17 +26,14 @@ from ..exceptions import (
     MessagesLost,
     OutboxFull,
     ReceiveTimeout,
-    SendMessageError,
 )
 from ..transports.dial import Headers, WebSocketDial, check_proxy
-from ..transports.frames import TEXT
 from . import options as flat_options
-from .arguments import check_ack_id, check_event, check_group, encode_checked, name_data_type
 from .card import html_card
 from .credentials import Credential, as_credential
-from .json_codec import encode_event, encode_join, encode_leave, encode_send_to_group
 from .messages import Message
 from .protocol import protocol_named
+from .sending import Sending
 from .trace import make_trace
 
 __all__ = ["EVENTS", "WebPubSubClient"]
@@ -63,7 +59,7 @@ Encoder = Callable[[Optional[int]], Entry]
 Listener = Callable[..., Any]
 
 
-class WebPubSubClient:
+class WebPubSubClient(Sending):
     """A client of Azure Web PubSub, or of `simplepubsub.server.Server`.
 
     Connect with ``with WebPubSubClient(url) as client:`` or ``client.start()``. Every method is safe from any thread,
@@ -177,6 +173,7 @@ class WebPubSubClient:
             ),
             owner=self,
         )
+        self._sender = self._engine.sender
         self._engine.trace = make_trace(flat.logger)
 
     # --- life ---------------------------------------------------------------------------------------------------------
@@ -196,8 +193,8 @@ class WebPubSubClient:
     def stop(self, timeout: Optional[float] = None) -> None:
         """Write what is queued, close the connection, and end every thread of the client.
 
-        Bounded by ``timeout`` (None means ``close_timeout``) whatever the network does. Sends without an answer fail with
-        ClientStopped; messages already received stay readable. Does nothing on a stopped client. Safe from any thread,
+        Bounded by ``timeout`` (None means ``close_timeout``) whatever the network does. Sends without an answer fail
+        with ClientStopped; messages already received stay readable. Does nothing on a stopped client. Safe from any thread,
         listeners included. Raises: ForkedError, InvalidArgument.
         """
         check_timeout(timeout)
@@ -218,7 +215,7 @@ class WebPubSubClient:
         deadline = Deadline(self._close_timeout)
         try:
             if kind is None:
-                self._engine.flush(deadline.remaining())
+                self._sender.flush(deadline.remaining())
         except FlushTimeout as timeout:
             _log.warning("%r: leaving the with block with %d sends unacknowledged", self, timeout.unacked)
         except ClientStopped:
@@ -251,7 +248,8 @@ class WebPubSubClient:
         return item  # type: ignore[no-any-return]
 
     def messages(self, timeout: Optional[float] = None, max_messages: Optional[int] = None) -> Iterator[Message]:
-        """Yield messages until none comes for ``timeout`` seconds, ``max_messages`` were yielded, or ``stop()`` is called.
+        """Yield messages until none comes for ``timeout`` seconds, ``max_messages`` were yielded, or ``stop()`` is
+        called.
 
         Raises: what `receive` raises, but a timeout and a plain stop just end the iteration; ClientStopped when the
         client gave up by itself.
@@ -282,7 +280,8 @@ class WebPubSubClient:
     def on(self, event: str, listener: Optional[Listener] = None) -> Any:
         """Call ``listener`` for every ``event``; without a listener, return a decorator.
 
-        Events: connected, recovered, disconnected, stopped, server-message, group-message, rejoin-group-failed, gap, error.
+        Events: connected, recovered, disconnected, stopped, server-message, group-message, rejoin-group-failed, gap,
+        error.
         A listener takes the event or nothing; one thread calls all of them in order. Safe from any thread.
         Raises: InvalidArgument (unknown event, not callable), ForkedError.
         """
@@ -306,141 +305,11 @@ class WebPubSubClient:
     subscribe = on
     unsubscribe = off
 
-    # --- sending ------------------------------------------------------------------------------------------------------
-
-    def join_group(self, group: str, *, ack_id: Optional[int] = None, timeout: Optional[float] = None) -> None:
-        """Join ``group`` and wait for the acknowledgement; the client rejoins it on every new connection.
-
-        ``timeout`` None means ``ack_timeout``; it covers waiting for room, the answer, and retries. Safe from any thread.
-
-        Raises: SendMessageError (``ack_id`` to try again with; AckTimeout, DeliveryUncertain are kinds of it),
-        ClientStopped, ForkedError, InvalidArgument.
-        """
-        self._send(self._join(check_group(group)), ack_id, True, timeout)
-
-    def leave_group(self, group: str, *, ack_id: Optional[int] = None, timeout: Optional[float] = None) -> None:
-        """Leave ``group`` and wait for the acknowledgement. Timeout and errors as `join_group`."""
-        self._send(self._leave(check_group(group)), ack_id, True, timeout)
-
-    def send_to_group(
-        self,
-        group: str,
-        data: Any,
-        data_type: Any = None,
-        *,
-        no_echo: bool = False,
-        ack: bool = True,
-        ack_id: Optional[int] = None,
-        timeout: Optional[float] = None,
-    ) -> None:
-        """Publish ``data`` to ``group`` and wait for the acknowledgement.
-
-        ``data_type`` is "text", "json" or "binary"; None infers it from str, bytes-like, anything else. ``no_echo`` keeps the
-        message from this connection. ``ack=False`` returns once the message is queued. Sending again with the ``ack_id``
-        of a failed send is deduplicated by the service. Timeout and errors as `join_group`, and MessageTooLarge.
-        """
-        self._send(self._publish(group, data, data_type, no_echo), ack_id, ack, timeout)
-
-    def send_event(
-        self,
-        event: str,
-        data: Any,
-        data_type: Any = None,
-        *,
-        ack: bool = True,
-        ack_id: Optional[int] = None,
-        timeout: Optional[float] = None,
-    ) -> None:
-        """Send a user event to the service's event handler and wait for the acknowledgement; as `send_to_group`."""
-        self._send(self._event(event, data, data_type), ack_id, ack, timeout)
-
-    def join_group_nowait(self, group: str, *, ack_id: Optional[int] = None) -> Future[None]:
-        """Queue `join_group` and return a future of its result; raises OutboxFull instead of waiting for room."""
-        return self._send_nowait(self._join(check_group(group)), ack_id, True)
-
-    def leave_group_nowait(self, group: str, *, ack_id: Optional[int] = None) -> Future[None]:
-        """Queue `leave_group`; as `join_group_nowait`."""
-        return self._send_nowait(self._leave(check_group(group)), ack_id, True)
-
-    def send_to_group_nowait(
-        self,
-        group: str,
-        data: Any,
-        data_type: Any = None,
-        *,
-        no_echo: bool = False,
-        ack: bool = True,
-        ack_id: Optional[int] = None,
-    ) -> Future[None]:
-        """Queue `send_to_group`; as `join_group_nowait`. With ``ack=False`` the future is done when the bytes are written.
-
-        The future's ``ack_id`` identifies the send. Its callbacks run in the reader thread and must not block.
-        """
-        return self._send_nowait(self._publish(group, data, data_type, no_echo), ack_id, ack)
-
-    def send_event_nowait(
-        self, event: str, data: Any, data_type: Any = None, *, ack: bool = True, ack_id: Optional[int] = None
-    ) -> Future[None]:
-        """Queue `send_event`; as `send_to_group_nowait`."""
-        return self._send_nowait(self._event(event, data, data_type), ack_id, ack)
-
-    def flush(self, timeout: Optional[float] = None) -> None:
-        """Wait until everything sent before this call is acknowledged, or written if no acknowledgement was wanted.
-
-        Failed sends count as settled; their futures tell. Safe from any thread.
-        Raises: FlushTimeout (a builtin TimeoutError too), ClientStopped, ForkedError, InvalidArgument.
-        """
-        self._engine.flush(timeout)
-
-    def _join(self, group: str) -> Encoder:
-        return lambda ack_id: Entry((TEXT, encode_join(group, ack_id).encode()), ack_id, join=(group, True))
-
-    def _leave(self, group: str) -> Encoder:
-        return lambda ack_id: Entry((TEXT, encode_leave(group, ack_id).encode()), ack_id, join=(group, False))
-
-    def _publish(self, group: str, data: Any, data_type: Any, no_echo: bool) -> Encoder:
-        check_group(group)
-        name = name_data_type(data, data_type)
-        return lambda ack_id: Entry(
-            (TEXT, encode_checked(encode_send_to_group(group, data, name, ack_id, no_echo))), ack_id
-        )
-
-    def _event(self, event: str, data: Any, data_type: Any) -> Encoder:
-        check_event(event)
-        name = name_data_type(data, data_type)
-        return lambda ack_id: Entry((TEXT, encode_checked(encode_event(event, data, name, ack_id))), ack_id)
-
-    def _send_nowait(self, make: Encoder, ack_id: Optional[int], ack: bool) -> Future[None]:
-        return self._engine.submit(make, check_ack_id(ack_id), ack, None).future
-
-    def _send(self, make: Encoder, ack_id: Optional[int], ack: bool, timeout: Optional[float]) -> None:
-        check_timeout(timeout)
-        deadline = Deadline(self._ack_timeout if timeout is None else timeout)
-        ack_id = check_ack_id(ack_id)
-        attempt = 0
-        while True:
-            entry = self._engine.submit(make, ack_id, ack, deadline)
-            if not ack:
-                return
-            try:
-                return self._engine.result(entry, deadline)
-            except SendMessageError as error:
-                attempt += 1
-                delay = self._message_retry.delay(attempt)
-                left = deadline.remaining()
-                if isinstance(error, _NOT_RETRIED) or error.name in _FINAL_NAMES or delay is None:
-                    raise
-                if left is not None and delay >= left:
-                    raise
-                # The id and every flag stay the same, so that the service can tell a repeat from a new message.
-                ack_id = entry.ack_id
-                self._engine.pause_before_retry(delay)
-
     # --- looking ------------------------------------------------------------------------------------------------------
 
     @property
     def state(self) -> State:
-        """The connection state; compares equal to "stopped", "connecting", "connected", "recovering", "disconnected"."""
+        """The connection state; equal to "stopped", "connecting", "connected", "recovering" or "disconnected"."""
         return self._engine.state
 
     def is_connected(self) -> bool:

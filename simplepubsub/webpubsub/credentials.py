@@ -31,7 +31,7 @@ class WebPubSubClientCredential:
             )
 
     def get_client_access_url(self) -> str:
-        """Return the URL for the next connection. Raises InvalidArgument for an unusable one, and what the callable raises."""
+        """Return the URL for the next connection. Raises InvalidArgument, and what the callable raises."""
         return check_url(self._provider())
 
 

@@ -64,7 +64,7 @@ def translate(
 
 
 def check(durations: Dict[str, Optional[float]], max_inbox: int, max_outbox_bytes: int, gaps: str, ssl: Any) -> None:
-    """Raise InvalidArgument for a negative duration, a bad bound, an unknown ``gaps``, or an ``ssl`` of the wrong type."""
+    """Raise InvalidArgument for a bad duration, bound, ``gaps`` or ``ssl``."""
     for name, value in durations.items():
         check_timeout(value, name)
         if name in ("ping_interval", "idle_timeout") and value == 0:

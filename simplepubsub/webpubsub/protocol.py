@@ -25,7 +25,7 @@ class JsonProtocol(Protocol):
         self.subprotocols = (self.name,)
 
     def url(self, base: str, resume: Resume) -> str:
-        """Return ``base``, or for a recovery the URL with the two ids and without the token (client specification 1.4)."""
+        """Return ``base``, or for a recovery the URL with both ids and no token (client specification 1.4)."""
         if resume is None:
             return base
         connection_id, token = resume

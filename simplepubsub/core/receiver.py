@@ -1,0 +1,102 @@
+"""The way in: from decoded messages to listeners and the inbox, flow control, and sequence acknowledgements."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Dict, Iterable, List
+
+from .connection import Connection
+from .inbox import Inbox
+from .listeners import Listeners
+from .protocol import Inbound
+from .records import Gap
+from .sequence import SequenceTracker
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+__all__ = ["Receiver"]
+
+
+class Receiver:
+    """Used by the reader thread; the ``*_locked`` methods need the engine's mutex."""
+
+    def __init__(
+        self, engine: Engine, mutex: threading.Lock, events: Iterable[str], max_inbox: int, counters: Dict[str, int]
+    ) -> None:
+        self._engine = engine
+        self._mutex = mutex  # the engine's
+        self._counters = counters
+        self.inbox = Inbox(max_inbox, self._resume_reader)
+        self.listeners = Listeners(events, max_inbox, self._resume_reader, engine.name)
+        # Owned by the reader while a connection lives, by the supervisor between connections:
+        self.sequence = SequenceTracker()
+        self._gap_before_next = False
+        self._paused = False  # guarded by the mutex: the reader waits in the engine's ``room``
+
+    def deliver(self, messages: List[Inbound]) -> None:
+        """Hand messages to their listeners, or to the inbox (reader thread). Raises InboxOverflow."""
+        self._counters["received"] += len(messages)
+        if self._gap_before_next:
+            self._gap_before_next = False
+            messages[0].after_gap = True
+        if not self.listeners.any:
+            self.inbox.put(messages)
+            return
+        calls, rest = [], []
+        for message in messages:
+            event = message.event
+            if self.listeners.has(event):
+                calls.append((event, message))
+            else:
+                rest.append(message)
+        if calls:
+            self.listeners.emit_many(calls)
+        if rest:
+            self.inbox.put(rest)
+
+    def wait_for_room(self, connection: Connection) -> None:
+        """Pause the reader while the application is behind, but never while something we sent waits for an answer.
+
+        Both ends would otherwise wait for each other: the service stops reading when it cannot write.
+        """
+        queues = (self.inbox, self.listeners.queue)
+        if not any(queue.full for queue in queues):
+            return
+        with self._mutex:
+            self._paused = connection.timers.paused = True
+            try:
+                for queue in queues:
+                    queue.watch_drain()
+                while not (all(queue.drained for queue in queues) or connection.ended or connection.closing):
+                    if not self._engine.session.idle or self._engine.connection is not connection:
+                        break
+                    self._engine.room.wait()
+            finally:
+                self._paused = connection.timers.paused = False
+                connection.timers.received(time.monotonic(), False)
+
+    def _resume_reader(self) -> None:
+        with self._mutex:
+            self._engine.room.notify_all()
+
+    def queue_sequence_ack_locked(self, connection: Connection) -> None:
+        """Acknowledge everything received so far."""
+        if self.sequence.behind > 0:
+            self._engine.session.control(self._engine.protocol.sequence_ack(self.sequence.largest))
+            self.sequence.acknowledged = self.sequence.largest
+            connection.writable.notify()
+        connection.timers.acknowledged()
+
+    def answers_wanted_locked(self) -> None:
+        """Something was sent whose answer must be read: a paused reader goes on."""
+        if self._paused:
+            self._engine.room.notify_all()
+
+    def gap(self, gap: Gap, as_item: bool) -> None:
+        """Mark that messages may be missing before the next one; ``as_item`` puts the gap itself into the inbox too."""
+        self._gap_before_next = True
+        if as_item:
+            self.inbox.put_always(gap)
+        self.listeners.emit("gap", gap)

@@ -1,0 +1,161 @@
+"""The sending half of the client: check, encode, submit, wait, retry."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import Any, Callable, Optional
+
+from ..core.backoff import RetryPolicy
+from ..core.deadline import Deadline, check_timeout
+from ..core.sender import Sender
+from ..core.session import Entry
+from ..exceptions import AckTimeout, DeliveryUncertain, OutboxFull, SendMessageError
+from ..transports.frames import TEXT
+from .arguments import check_ack_id, check_event, check_group, encode_checked, name_data_type
+from .json_codec import encode_event, encode_join, encode_leave, encode_send_to_group
+
+__all__ = ["Sending"]
+
+# Failures that sending again cannot cure, or that leave open whether the message was delivered.
+_NOT_RETRIED = (AckTimeout, DeliveryUncertain, OutboxFull)
+_FINAL_NAMES = ("Forbidden", "BadRequest", "NotFound")
+
+Encoder = Callable[[Optional[int]], Entry]
+
+
+class Sending:
+    """Base of `WebPubSubClient` with everything that sends; it is told its options there."""
+
+    _sender: Sender
+    _message_retry: RetryPolicy
+    _ack_timeout: Optional[float]
+
+    def join_group(self, group: str, *, ack_id: Optional[int] = None, timeout: Optional[float] = None) -> None:
+        """Join ``group`` and wait for the acknowledgement; the client rejoins it on every new connection.
+
+        ``timeout`` None means ``ack_timeout``; it covers waiting for room, the answer, and retries. Safe from any
+        thread.
+
+        Raises: SendMessageError (``ack_id`` to try again with; AckTimeout, DeliveryUncertain are kinds of it),
+        ClientStopped, ForkedError, InvalidArgument.
+        """
+        self._send(self._join(check_group(group)), ack_id, True, timeout)
+
+    def leave_group(self, group: str, *, ack_id: Optional[int] = None, timeout: Optional[float] = None) -> None:
+        """Leave ``group`` and wait for the acknowledgement. Timeout and errors as `join_group`."""
+        self._send(self._leave(check_group(group)), ack_id, True, timeout)
+
+    def send_to_group(
+        self,
+        group: str,
+        data: Any,
+        data_type: Any = None,
+        *,
+        no_echo: bool = False,
+        ack: bool = True,
+        ack_id: Optional[int] = None,
+        timeout: Optional[float] = None,
+    ) -> None:
+        """Publish ``data`` to ``group`` and wait for the acknowledgement.
+
+        ``data_type`` is "text", "json" or "binary"; None infers it from str, bytes-like, anything else. ``no_echo``
+        keeps the message from this connection. ``ack=False`` returns once the message is queued. Sending again with
+        the ``ack_id`` of a failed send is deduplicated by the service. Timeout and errors as `join_group`, and MessageTooLarge.
+        """
+        self._send(self._publish(group, data, data_type, no_echo), ack_id, ack, timeout)
+
+    def send_event(
+        self,
+        event: str,
+        data: Any,
+        data_type: Any = None,
+        *,
+        ack: bool = True,
+        ack_id: Optional[int] = None,
+        timeout: Optional[float] = None,
+    ) -> None:
+        """Send a user event to the service's event handler and wait for the acknowledgement; as `send_to_group`."""
+        self._send(self._event(event, data, data_type), ack_id, ack, timeout)
+
+    def join_group_nowait(self, group: str, *, ack_id: Optional[int] = None) -> Future[None]:
+        """Queue `join_group` and return a future of its result; raises OutboxFull instead of waiting for room."""
+        return self._send_nowait(self._join(check_group(group)), ack_id, True)
+
+    def leave_group_nowait(self, group: str, *, ack_id: Optional[int] = None) -> Future[None]:
+        """Queue `leave_group`; as `join_group_nowait`."""
+        return self._send_nowait(self._leave(check_group(group)), ack_id, True)
+
+    def send_to_group_nowait(
+        self,
+        group: str,
+        data: Any,
+        data_type: Any = None,
+        *,
+        no_echo: bool = False,
+        ack: bool = True,
+        ack_id: Optional[int] = None,
+    ) -> Future[None]:
+        """Queue `send_to_group`; as `join_group_nowait`. With ``ack=False`` the future is done when the bytes are
+        written.
+
+        The future's ``ack_id`` identifies the send. Its callbacks run in the reader thread and must not block.
+        """
+        return self._send_nowait(self._publish(group, data, data_type, no_echo), ack_id, ack)
+
+    def send_event_nowait(
+        self, event: str, data: Any, data_type: Any = None, *, ack: bool = True, ack_id: Optional[int] = None
+    ) -> Future[None]:
+        """Queue `send_event`; as `send_to_group_nowait`."""
+        return self._send_nowait(self._event(event, data, data_type), ack_id, ack)
+
+    def flush(self, timeout: Optional[float] = None) -> None:
+        """Wait until everything sent before this call is acknowledged, or written if no acknowledgement was wanted.
+
+        Failed sends count as settled; their futures tell. Safe from any thread.
+        Raises: FlushTimeout (a builtin TimeoutError too), ClientStopped, ForkedError, InvalidArgument.
+        """
+        self._sender.flush(timeout)
+
+    def _join(self, group: str) -> Encoder:
+        return lambda ack_id: Entry((TEXT, encode_join(group, ack_id).encode()), ack_id, join=(group, True))
+
+    def _leave(self, group: str) -> Encoder:
+        return lambda ack_id: Entry((TEXT, encode_leave(group, ack_id).encode()), ack_id, join=(group, False))
+
+    def _publish(self, group: str, data: Any, data_type: Any, no_echo: bool) -> Encoder:
+        check_group(group)
+        name = name_data_type(data, data_type)
+        return lambda ack_id: Entry(
+            (TEXT, encode_checked(encode_send_to_group(group, data, name, ack_id, no_echo))), ack_id
+        )
+
+    def _event(self, event: str, data: Any, data_type: Any) -> Encoder:
+        check_event(event)
+        name = name_data_type(data, data_type)
+        return lambda ack_id: Entry((TEXT, encode_checked(encode_event(event, data, name, ack_id))), ack_id)
+
+    def _send_nowait(self, make: Encoder, ack_id: Optional[int], ack: bool) -> Future[None]:
+        return self._sender.submit(make, check_ack_id(ack_id), ack, None).future
+
+    def _send(self, make: Encoder, ack_id: Optional[int], ack: bool, timeout: Optional[float]) -> None:
+        check_timeout(timeout)
+        deadline = Deadline(self._ack_timeout if timeout is None else timeout)
+        ack_id = check_ack_id(ack_id)
+        attempt = 0
+        while True:
+            entry = self._sender.submit(make, ack_id, ack, deadline)
+            if not ack:
+                return
+            try:
+                return self._sender.result(entry, deadline)
+            except SendMessageError as error:
+                attempt += 1
+                delay = self._message_retry.delay(attempt)
+                left = deadline.remaining()
+                if isinstance(error, _NOT_RETRIED) or error.name in _FINAL_NAMES or delay is None:
+                    raise
+                if left is not None and delay >= left:
+                    raise
+                # The id and every flag stay the same, so that the service can tell a repeat from a new message.
+                ack_id = entry.ack_id
+                self._sender.pause_before_retry(delay)
