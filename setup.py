@@ -14,7 +14,6 @@ README = ROOT / "README.md"
 EXTRAS = {
     "server": ["aiohttp>=3.8.6,<4"],
     "protobuf": ["protobuf>=3.20,<8"],
-    "speed": ["orjson>=3.8,<4"],
     "redis": ["redis>=4.5,<9"],
     # websocket-client uses python-socks, requests uses PySocks.
     "socks": ["python-socks>=2.3,<4", "PySocks>=1.7,<2"],

@@ -1,1 +1,21 @@
-"""Real-time pub/sub for Python code that does not speak asyncio."""
+"""Real-time pub/sub for Python code that does not speak asyncio.
+
+One blocking core (``receive(timeout=)``, acknowledged sends, reconnect that resumes) under several faces:
+`simplepubsub.webpubsub` is a client of Azure Web PubSub, `simplepubsub.server` a compatible server in your own process.
+"""
+
+from __future__ import annotations
+
+from . import exceptions
+from .exceptions import *  # noqa: F403  # every error of the package, as its __all__ lists them
+from .version import __version__
+from .webpubsub import Message, RetryPolicy, WebPubSubClient, WebPubSubClientCredential
+
+__all__ = [
+    "Message",
+    "RetryPolicy",
+    "WebPubSubClient",
+    "WebPubSubClientCredential",
+    "__version__",
+]
+__all__ += exceptions.__all__

@@ -136,6 +136,7 @@ class Connection:
     def _handle(self, frames: Sequence[Frame], now: float) -> None:
         decode = self.engine.protocol.decode
         accept = self.engine.sequence.accept
+        size = 0
         messages: List[Inbound] = []
         acks: List[Ack] = []
         pings: List[Frame] = []
@@ -156,6 +157,7 @@ class Connection:
             if type(event) is Ack:
                 acks.append(event)
             elif isinstance(event, Inbound):
+                size += len(frame[1])
                 if accept(event.sequence_id):
                     messages.append(event)
             elif event is None:
@@ -175,7 +177,7 @@ class Connection:
             self.engine.receiver.deliver(messages)
         settled = None
         with self._mutex:
-            due = self.timers.received(now, pong)
+            due = self.timers.received(now, pong, size)
             if acks:
                 settled = self.engine.session.acknowledge(acks)
                 self.engine.freed_locked()

@@ -5,11 +5,14 @@ Owned by the reader thread while a connection lives, by the supervisor between c
 
 from __future__ import annotations
 
-__all__ = ["ACK_AT_ONCE", "SequenceTracker"]
+__all__ = ["ACK_AT_ONCE", "ACK_AT_ONCE_BYTES", "SequenceTracker"]
 
 #: Acknowledge without waiting for the timer when this many messages behind. The service drops a client at 1,000
 #: unacknowledged messages (client specification 3.2.2); the official JavaScript client uses 300.
 ACK_AT_ONCE = 300
+
+#: The same for bytes: the service's other limit is 16 MB, and sixteen messages may be that much.
+ACK_AT_ONCE_BYTES = 2**20
 
 
 class SequenceTracker:

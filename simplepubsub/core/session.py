@@ -222,7 +222,8 @@ class Session:
         """Start a new session: ``restore`` first, then the replay; return (replayed, entries that became uncertain).
 
         With ``replay`` what was written but not answered is sent again (at least once). Without, it is uncertain,
-        except joins and leaves: repeating those does no harm. Answers to rejoins of an older session are not waited for.
+        except joins and leaves: repeating those does no harm. Answers to rejoins of an older session are not waited
+        for.
         """
         self.open = True
         again: List[Entry] = []

@@ -167,7 +167,7 @@ class Supervisor:
             if not self._recoverable(cause):
                 self._disconnected(Reason.LOST, connection, cause)
                 return cause
-            engine.log.warning("%s: connection lost, recovering: %s", engine.name, cause)
+            engine.log.info("%s: connection lost, recovering: %s", engine.name, cause)
             self._move(Reason.LOST_RECOVERABLE)
             reason = self._recover()
             if self._asked_to_stop():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from typing import List, Optional
 
-from .sequence import ACK_AT_ONCE, SequenceTracker
+from .sequence import ACK_AT_ONCE, ACK_AT_ONCE_BYTES, SequenceTracker
 
 __all__ = ["Due", "Received", "Timers"]
 
@@ -51,16 +51,18 @@ class Timers:
         self._ping_sent: Optional[float] = None
         self._last_chance: Optional[float] = None
         self._ack_at: Optional[float] = None
+        self._bytes_behind = 0  # size of the messages received since the last sequence acknowledgement
 
-    def received(self, now: float, pong: bool) -> Received:
-        """Record inbound traffic; return whether its sequence ids want an acknowledgement at once or a timer."""
+    def received(self, now: float, pong: bool, size: int = 0) -> Received:
+        """Record inbound traffic with messages of ``size`` bytes; return what their sequence ids ask for."""
         self.last_received = now
         self._last_chance = None
         if pong and self._ping_sent is not None:
             self.latency = now - self._ping_sent
             self._ping_sent = None
         behind = self._sequence.behind
-        if behind >= ACK_AT_ONCE:
+        self._bytes_behind += size
+        if behind >= ACK_AT_ONCE or (behind and self._bytes_behind >= ACK_AT_ONCE_BYTES):
             return Received.ACK_NOW
         if behind and self._ack_at is None:
             self._ack_at = now + SEQUENCE_ACK_INTERVAL
@@ -70,6 +72,7 @@ class Timers:
     def acknowledged(self) -> None:
         """Record that the sequence acknowledgement was queued."""
         self._ack_at = None
+        self._bytes_behind = 0
 
     def pinged(self, now: float) -> None:
         """Record that a ping was queued."""

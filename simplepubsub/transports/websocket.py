@@ -155,9 +155,8 @@ class _TlsStream(_Stream):
     """Bytes over TLS.
 
     OpenSSL allows one thread at a time in one connection object, and CPython does not promise more on every version
-    (3.13.6 deadlocks when one thread reads while another writes). So the socket is non-blocking, each TLS call runs under a
-    leaf lock
-    and returns at once, and waiting for the network happens outside the lock.
+    (3.13.6 deadlocks when one thread reads while another writes). So the socket is non-blocking, each TLS call runs
+    under a leaf lock and returns at once, and waiting for the network happens outside the lock.
     """
 
     def __init__(self, sock: ssl.SSLSocket) -> None:

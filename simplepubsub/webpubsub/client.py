@@ -194,8 +194,8 @@ class WebPubSubClient(Sending):
         """Write what is queued, close the connection, and end every thread of the client.
 
         Bounded by ``timeout`` (None means ``close_timeout``) whatever the network does. Sends without an answer fail
-        with ClientStopped; messages already received stay readable. Does nothing on a stopped client. Safe from any thread,
-        listeners included. Raises: ForkedError, InvalidArgument.
+        with ClientStopped; messages already received stay readable. Does nothing on a stopped client. Safe from any
+        thread, listeners included. Raises: ForkedError, InvalidArgument.
         """
         check_timeout(timeout)
         self._engine.stop(self._close_timeout if timeout is None else timeout)
