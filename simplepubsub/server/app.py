@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
+import os
 import socket
 import ssl as ssl_module
 import threading
@@ -20,7 +21,7 @@ try:
 except ImportError as error:
     raise ImportError("the embedded server needs aiohttp: pip install 'simplepubsub[server]'") from error
 
-from ..exceptions import InvalidArgument, ServerError
+from ..exceptions import ForkedError, InvalidArgument, ServerError
 from .connection import Connection
 from .control import ConnectionInfo, HubControl, connection_info
 from .endpoint import ClientEndpoint, check_hub_name
@@ -42,6 +43,9 @@ T = TypeVar("T")
 
 #: Seconds that a call from another thread waits for the server's loop before it says that the loop is stuck.
 _CALL_TIMEOUT = 30.0
+
+#: Seconds that clients have to answer the close frame when the server stops.
+_GOODBYE = 0.25
 
 #: Threads for event handlers.
 _HANDLER_THREADS = 16
@@ -94,7 +98,9 @@ class Server:
         self.faults = Faults(self)
         self._lock = threading.Lock()  # start() and stop(), one at a time
         self._thread: Optional[threading.Thread] = None
+        self._pid = 0
         self._address = ""
+        self._bound_port = 0
         self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._stopping: "asyncio.Event"
         self._workers: Workers
@@ -109,7 +115,7 @@ class Server:
                 return self
             listener = listen(self._host, self._port, self._development)
             ready: "concurrent.futures.Future[None]" = concurrent.futures.Future()
-            self._port_now = listener.getsockname()[1]
+            self._bound_port = listener.getsockname()[1]
             self._address = printable_host(self._host, listener)
             thread = threading.Thread(target=self._run, args=(listener, ready), name="simplepubsub-server", daemon=True)
             thread.start()
@@ -119,6 +125,7 @@ class Server:
                 thread.join(_CALL_TIMEOUT)
                 raise ServerError("the server did not start: %s" % error) from error
             self._thread = thread
+            self._pid = os.getpid()
         log.info("listening on %s", self.endpoint)
         return self
 
@@ -129,8 +136,8 @@ class Server:
         """
         with self._lock:
             thread, self._thread = self._thread, None
-            if thread is None:
-                return
+            if thread is None or self._pid != os.getpid():
+                return  # a forked child has the object, but neither the thread nor the right to the sockets
             loop = self._loop
             assert loop is not None
             loop.call_soon_threadsafe(self._stopping.set)
@@ -147,11 +154,13 @@ class Server:
     def __exit__(self, kind: Optional[Type[BaseException]], value: Any, traceback: Any) -> None:
         self.stop()
 
-    def reset(self) -> None:
+    def reset(self, *, handlers: bool = False) -> None:
         """Go back to the state after `start`: no connection, no retained session, no fault, counters at zero.
 
-        Handlers stay registered; address and tokens stay valid. Open sockets are aborted.
+        Open sockets are aborted. Address and tokens stay valid; registered handlers stay, unless ``handlers`` is True.
         """
+        if handlers:
+            self._handlers.clear()
         self._call(self._reset)
 
     def _reset(self) -> None:
@@ -168,7 +177,7 @@ class Server:
         """The address for connection strings, ``http://host:port``; raises ServerError before the first `start`."""
         if not self._address:
             raise ServerError("the server has no address yet: call start() first")
-        return "%s://%s:%d" % ("http" if self._ssl is None else "https", self._address, self._port_now)
+        return "%s://%s:%d" % ("http" if self._ssl is None else "https", self._address, self._bound_port)
 
     @property
     def port(self) -> int:
@@ -272,6 +281,9 @@ class Server:
     def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the server's loop and return its result. Raises ServerError when the loop is not there."""
         thread, loop = self._thread, self._loop
+        if thread is not None and self._pid != os.getpid():
+            coroutine.close()
+            raise ForkedError("the server belongs to the parent process: make a new Server in this one")
         if thread is None or loop is None or thread is threading.current_thread():
             coroutine.close()
             raise ServerError("the server is not running: call start() first")
@@ -351,13 +363,10 @@ class Server:
             for session in list(hub.sessions.values()):
                 hub.end(session, 1001, "the server stops", announce="the server stops")
         pump.wake()
-        for _ in range(25):
-            if not pump.connections:
-                break
-            await asyncio.sleep(0.01)
+        await pump.drained(_GOODBYE)
         for connection in closing:
             connection.abort()
-        await asyncio.sleep(0)
+        await pump.drained(_GOODBYE)
 
     def _audiences(self, host: str, hub: str) -> List[str]:
         """Return what a client token may be made out to: this server by its own name, or by the one the client used."""

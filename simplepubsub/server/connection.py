@@ -38,6 +38,9 @@ _READ_AHEAD_MEMBER = 16 * 2**20
 #: Bytes waiting for the socket at which publishers start to wait for this receiver, and at which they stop waiting.
 _WRITE_HIGH, _WRITE_LOW = 1024 * 1024, 256 * 1024
 
+#: A frame costs its sender's turn one unit more for every 4 KiB, so that long ones do not pile up at the receivers.
+_LONG_SHIFT = 12
+
 _LINGER_RESET = struct.pack("ii", 1, 0)
 
 
@@ -109,7 +112,7 @@ class Connection(asyncio.Protocol):
         """Note the end of the socket; what arrived before it is still executed."""
         self.transport = None
         self._write_full = False
-        self.pump.connections.discard(self)
+        self.pump.remove(self)
         if self._close_timer is not None:
             self._close_timer.cancel()
             self._close_timer = None
@@ -134,18 +137,19 @@ class Connection(asyncio.Protocol):
 
     # --- turns --------------------------------------------------------------------------------------------------------
 
-    def step(self, count: int, now: float) -> Step:
-        """Execute up to ``count`` frames of the backlog; the pump's turn only."""
+    def step(self, budget: int, now: float) -> Step:
+        """Execute frames of the backlog until ``budget`` is spent, one per frame and more for long ones."""
         session = self.session
         backlog = self._backlog
         command, self._command = self._command, None
-        while count > 0 and (backlog or command is not None):
+        while budget > 0 and (backlog or command is not None):
             live = session is not None and session.link is self and not session.ended
             if command is None:
                 if live and self._write_full:
                     return Step.WAIT  # a peer that does not read its answers gets no more of them
                 opcode, payload = backlog.popleft()
                 self._backlog_bytes -= len(payload)
+                budget -= 1 + (len(payload) >> _LONG_SHIFT)
                 if opcode == _END:
                     self._at_end(str(payload), now)
                     break
@@ -165,7 +169,6 @@ class Connection(asyncio.Protocol):
                 self._violation(error, now)
                 break
             command = None
-            count -= 1
         if self._paused and self._backlog_bytes < _READ_AHEAD // 2:
             self._resume()
         return Step.MORE if backlog else Step.IDLE
@@ -318,6 +321,7 @@ class Connection(asyncio.Protocol):
 
     def thaw(self) -> None:
         """Read again after `freeze`."""
+        self.last_received = self.pump.loop.time()
         if self._backlog_bytes < _READ_AHEAD // 2 and not self.silent:
             self._resume()
 

@@ -117,6 +117,11 @@ class Handlers:
             table[event.lower(), None if hub is None else hub.lower()] = handler
             self._table = table
 
+    def clear(self) -> None:
+        """Forget every handler."""
+        with self._lock:
+            self._table = {}
+
     def find(self, event: str, hub: str) -> Optional[Handler]:
         """Return the handler of an event in a hub: this hub's before any hub's, by name before "*" (user events)."""
         table = self._table

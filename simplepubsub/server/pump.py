@@ -21,7 +21,8 @@ __all__ = ["Pump"]
 
 log = logging.getLogger("simplepubsub.server")
 
-#: Frames that one connection may execute before it is the next one's turn, and frames of one turn in all.
+#: Frames that one connection may execute before it is the next one's turn, and frames of one turn in all. Small enough
+#: that acknowledgements are read several times while a receiver's window of 1,000 messages fills.
 _SLICE = 64
 _TURN = 256
 
@@ -51,6 +52,7 @@ class Pump:
         self._runnable: Deque[Connection] = deque()
         self._waiting: List[Connection] = []
         self._waiters: List["asyncio.Future[None]"] = []  # of publishers inside this process
+        self._drained: Optional["asyncio.Future[None]"] = None
         self._scheduled = False
         self._stopped = False
         self._patience_timer: Optional[asyncio.TimerHandle] = None
@@ -71,6 +73,18 @@ class Pump:
         if not self._scheduled and not self._stopped:
             self._scheduled = True
             self.loop.call_soon(self._turn)
+
+    def remove(self, connection: Connection) -> None:
+        """Note that a socket is gone."""
+        self.connections.discard(connection)
+        if self._drained is not None and not self.connections and not self._drained.done():
+            self._drained.set_result(None)
+
+    async def drained(self, timeout: float) -> None:
+        """Wait until no socket is left, at most that many seconds."""
+        if self.connections:
+            self._drained = self.loop.create_future()
+            await asyncio.wait([self._drained], timeout=timeout)
 
     def retry_waiting(self) -> None:
         """Let connections that wait try again."""
