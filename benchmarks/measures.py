@@ -215,7 +215,8 @@ MEASURES = [
         fan_out_run(RELIABLE), _FAN,
         [Target("ours >= 100 % of bare picows + uvloop", ratio(OUR_SERVER, PICOWS, "rate"), 1.0, "x"), _FAN_CPU]),
     Measure(
-        "fanout-single", "the same with one publish in flight, so that no server can gather writes", (OUR_SERVER, PICOWS),
+        "fanout-single", "the same with one publish in flight, so that no server can gather writes",
+        (OUR_SERVER, PICOWS),
         fan_out_run(RELIABLE, 1), _FAN, [_FAN_CPU], rounds=3, quick_rounds=1),
     Measure(
         "recovery", "recovery after a cut, our client and our server", (OURS,), recovery_run,
