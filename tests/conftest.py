@@ -13,7 +13,7 @@ import threading
 import time
 import urllib.parse
 import warnings
-from typing import Any, Callable, Dict, Iterator, List, Set, Tuple
+from typing import Any, Callable, Dict, Generator, Iterator, List, Set, Tuple
 
 import hypothesis
 import pytest
@@ -38,7 +38,7 @@ LEAK_GRACE = 2.0
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "allows_leaks(reason): do not fail for threads and sockets left behind")
     config.addinivalue_line("filterwarnings", "error::pytest.PytestUnhandledThreadExceptionWarning")
-    # Of cryptography, when imported on an old Python; it comes with the tools that make certificates, and PyJWT picks it up.
+    # Of cryptography on an old Python. It comes with the tool that makes certificates, and PyJWT picks it up.
     config.addinivalue_line("filterwarnings", r"ignore:Python 3\.\d+ is no longer supported by the Python core")
 
 
@@ -50,8 +50,9 @@ _failed: pytest.StashKey[bool] = pytest.StashKey()
 
 
 @pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Iterator[None]:
-    report = (yield).get_result()  # type: ignore[misc]
+def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, Any, None]:
+    outcome = yield
+    report = outcome.get_result()
     if report.failed:
         item.stash[_failed] = True
         if "seed" in getattr(item, "fixturenames", ()):
@@ -69,7 +70,7 @@ _unhandled: List[str] = []  # Python 3.7 only, where pytest cannot see an except
 
 
 def _start(thread: threading.Thread) -> None:
-    places = []
+    places: List[str] = []
     frame: Any = sys._getframe(1)
     while frame is not None and len(places) < 6:
         if "threading" not in frame.f_globals.get("__name__", ""):
@@ -93,7 +94,7 @@ def _watch_run(thread: threading.Thread) -> None:
             _unhandled.append(f"Exception in thread {thread.name}: {error!r}")
             raise
 
-    thread.run = watched  # type: ignore[assignment]
+    thread.run = watched  # type: ignore[method-assign]
 
 
 threading.Thread.start = _start  # type: ignore[assignment,method-assign]

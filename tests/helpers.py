@@ -17,24 +17,21 @@ from typing import Any, Callable, Iterable, List, NamedTuple, Optional, Tuple
 
 from tests import peers
 from tests.children import Child, ChildResult, run_python, subprocess_python
-from tests.stranger import (
+from tests.stranger import ECHO, DeafPort, ScriptedPeer, SilentPeer
+from tests.timing import LOOPBACK, MS, TIME_SCALE, scaled
+from tests.wire import (
     BINARY,
     CLOSE,
     CONTINUATION,
-    ECHO,
     PING,
     PONG,
     TEXT,
-    DeafPort,
     PeerConnection,
     PeerFrame,
     PeerGone,
     Request,
-    ScriptedPeer,
-    SilentPeer,
     make_frame,
 )
-from tests.timing import LOOPBACK, MS, TIME_SCALE, scaled
 
 __all__ = [
     "BINARY", "CLOSE", "CONTINUATION", "ECHO", "LOOPBACK", "MS", "PING", "PONG", "TEXT", "TIME_SCALE", "Certificate",

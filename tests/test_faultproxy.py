@@ -13,7 +13,8 @@ from typing import Any, Callable, Iterator, List, Tuple
 import pytest
 
 from tests.children import REPOSITORY
-from tests.faultproxy import BUFFER_LIMIT, FaultProxy
+from tests.faultproxy import FaultProxy
+from tests.forwarder import BUFFER_LIMIT
 from tests.helpers import LOOPBACK, MS, ClosedPort, repoint, run_thread, scaled, wait_until
 
 pytest_plugins = ["pytester"]
