@@ -65,7 +65,7 @@ class Attempt:
             transport = self._dial.connect(engine.protocol.url(self.base_url, self._resume), timeout)
         except ConnectError as failure:
             error = failure
-        except Exception as failure:  # noqa: BLE001  # the provider is user code and may raise anything
+        except BaseException as failure:  # noqa: BLE001  # the provider is user code and may raise anything
             error = ConnectError(
                 "no client access URL: the provider raised %s: %s" % (type(failure).__name__, failure),
                 hint="the callable must return a ws:// or wss:// URL",

@@ -54,6 +54,8 @@ class Connection:
         self.continues = continues
         self.name = name
         self._mutex = engine.mutex
+        # Never more at once than the inbox may hold, so that one batch cannot overflow it before the reader pauses.
+        self._slice = min(SLICE, engine.options.max_inbox)
         # Guarded by the engine's mutex:
         self.opened = False
         self.ended = False  # the reader or the writer is done
@@ -91,6 +93,9 @@ class Connection:
             thread.join(None if end is None else max(0.0, end - time.monotonic()))
         if self._reader.is_alive() or self._writer.is_alive():
             return False
+        with self._mutex:
+            while self._claimant is not None:  # it never blocks; freeing the descriptor under it could hit a stranger's
+                self.writable.wait()
         self.transport.release()
         return True
 
@@ -124,9 +129,9 @@ class Connection:
             while True:
                 frames = self.transport.receive()
                 now = time.monotonic()
-                for start in range(0, len(frames), SLICE):
-                    self._handle(frames[start : start + SLICE] if len(frames) > SLICE else frames, now)
-                self.engine.receiver.wait_for_room(self)
+                for start in range(0, len(frames), self._slice):
+                    self._handle(frames[start : start + self._slice], now)
+                    self.engine.receiver.wait_for_room(self)
         except (TransportError, RemoteProtocolError, InboxOverflow) as error:
             self._end(error)
         except BaseException as error:  # a bug of ours: end this connection rather than hang the client
@@ -275,7 +280,7 @@ class Connection:
                 self._claimant = None
                 self._rest = rest
                 if self._has_work_locked():
-                    self.writable.notify()
+                    self.writable.notify_all()  # the writer, and whoever joins this connection
 
     def _may_close_locked(self) -> bool:
         if self.closing is None:

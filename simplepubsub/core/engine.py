@@ -171,8 +171,8 @@ class Engine:
             self.move_locked(Reason.START_CALLED)
             self.inbox.open()
             self.listeners.start()
-        supervisor.start()
         try:
+            supervisor.start()
             with self.mutex:
                 while not (supervisor.established or supervisor.finished):
                     # The supervisor keeps the deadline and says what was slow; the margin is for it to do so.

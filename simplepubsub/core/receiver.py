@@ -32,17 +32,15 @@ class Receiver:
         self.listeners = Listeners(events, max_inbox, self._resume_reader, engine.name)
         # Owned by the reader while a connection lives, by the supervisor between connections:
         self.sequence = SequenceTracker()
-        self._gap_before_next = False
+        self._gap_before_inbox = False  # listeners and receive() are different eyes: each is told once
+        self._gap_before_listeners = False
         self._paused = False  # guarded by the mutex: the reader waits in the engine's ``room``
 
     def deliver(self, messages: List[Inbound]) -> None:
         """Hand messages to their listeners, or to the inbox (reader thread). Raises InboxOverflow."""
         self._counters["received"] += len(messages)
-        if self._gap_before_next:
-            self._gap_before_next = False
-            messages[0].after_gap = True
         if not self.listeners.any:
-            self.inbox.put(messages)
+            self._put(messages)
             return
         calls, rest = [], []
         for message in messages:
@@ -52,9 +50,18 @@ class Receiver:
             else:
                 rest.append(message)
         if calls:
+            if self._gap_before_listeners:
+                self._gap_before_listeners = False
+                calls[0][1].after_gap = True
             self.listeners.emit_many(calls)
         if rest:
-            self.inbox.put(rest)
+            self._put(rest)
+
+    def _put(self, messages: List[Inbound]) -> None:
+        if self._gap_before_inbox:
+            self._gap_before_inbox = False
+            messages[0].after_gap = True
+        self.inbox.put(messages)
 
     def wait_for_room(self, connection: Connection) -> None:
         """Pause the reader while the application is behind, but never while something we sent waits for an answer.
@@ -96,7 +103,7 @@ class Receiver:
 
     def gap(self, gap: Gap, as_item: bool) -> None:
         """Mark that messages may be missing before the next one; ``as_item`` puts the gap itself into the inbox too."""
-        self._gap_before_next = True
+        self._gap_before_inbox = self._gap_before_listeners = True
         if as_item:
             self.inbox.put_always(gap)
         self.listeners.emit("gap", gap)

@@ -48,7 +48,7 @@ class Sender:
                 ack_id = self.session.next_ack_id()
             chosen = False
         else:
-            chosen = ack_id is not None
+            chosen = ack and ack_id is not None
         entry = make(ack_id if ack else None)
         connection = None
         try:
@@ -107,10 +107,15 @@ class Sender:
                 raise fresh(error)
             return
         with self._mutex:
-            written = self.session.withdraw(entry)
+            withdrawn = self.session.withdraw(entry)
+            written = entry.written
             self._engine.freed_locked()
-        if future.done() and future.exception() is None:
-            return  # the answer came between the two
+        if not withdrawn:
+            # The answer came at the last moment; the thread that took it is about to complete the future.
+            error = future.exception()
+            if error is not None:
+                raise fresh(error)
+            return
         raise AckTimeout(
             "no acknowledgement in time: %s; send again with ack_id=%s to let the service drop a repeat"
             % ("the message was sent, its fate is unknown" if written else "the message was not sent", entry.ack_id),

@@ -113,12 +113,13 @@ class Session:
         self._queue.append(entry)
 
     def withdraw(self, entry: Entry) -> bool:
-        """Forget an entry whose caller gave up; return whether it had been written."""
-        if self.pending.get(entry.ack_id if entry.ack_id is not None else -1) is entry:
-            del self.pending[entry.ack_id]  # type: ignore[arg-type]
-            self.size -= entry.size
-            entry.frame = None
-        return entry.written
+        """Forget an entry whose caller gave up; return False if it is settled already."""
+        if self.pending.get(entry.ack_id if entry.ack_id is not None else -1) is not entry:
+            return False
+        del self.pending[entry.ack_id]  # type: ignore[arg-type]
+        self.size -= entry.size
+        entry.frame = None
+        return True
 
     def control(self, frame: Frame) -> None:
         """Queue a control frame (ping, pong, sequence acknowledgement) ahead of all data."""

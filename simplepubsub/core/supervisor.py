@@ -89,6 +89,8 @@ class Supervisor:
 
     def join(self, deadline: Deadline) -> bool:
         """Wait until the run has ended; return whether it has."""
+        if self._thread.ident is None:
+            return False  # Ctrl-C came before it was started
         self._thread.join(deadline.remaining())
         return not self._thread.is_alive()
 
@@ -299,7 +301,7 @@ class Supervisor:
     def _drop(self, connection: Connection) -> BaseException:
         """End a connection and its threads; return the first cause."""
         engine = self._engine
-        connection.finish(CLOSE_REPLY if connection.closing is not None else 0.0)
+        connection.finish(0.0 if connection.closing is None or self.stopping else CLOSE_REPLY)
         with self._mutex:
             cut_short = []
             if engine.connection is connection:  # otherwise stop() was faster and the session is no longer ours

@@ -9,6 +9,7 @@ leave a thread behind that still waits for a network that does not answer.
 
 from __future__ import annotations
 
+import functools
 import socket
 import ssl as ssl_module
 import threading
@@ -96,6 +97,12 @@ class _TlsContext:
         return self._dial.handshake_tls(sock, self._context, server_hostname)
 
 
+@functools.lru_cache(maxsize=None)
+def _default_context() -> ssl_module.SSLContext:
+    # Loading the system's certificates takes longer than a whole handshake, and a recovery should not wait for it.
+    return ssl_module.create_default_context()
+
+
 class WebSocketDial(Dial):
     """One dial attempt. ``ssl`` None means the system's certificates; ``proxy`` as in `check_proxy`."""
 
@@ -179,7 +186,7 @@ class WebSocketDial(Dial):
         self._show(sock)
 
     def _context(self) -> ssl_module.SSLContext:
-        return self._ssl or ssl_module.create_default_context()
+        return self._ssl or _default_context()
 
     def handshake_tls(self, sock: socket.socket, context: ssl_module.SSLContext, host: str) -> ssl_module.SSLSocket:
         """Return ``sock`` wrapped in TLS, visible to `abort` during the handshake."""

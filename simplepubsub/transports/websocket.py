@@ -111,6 +111,8 @@ class _Stream:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._end_lock = threading.Lock()  # guards _released: a freed descriptor may belong to somebody else already
+        self._released = False
         sock.settimeout(None)
         self._buffer = bytearray(RECEIVE_BYTES)
         self._view = memoryview(self._buffer)
@@ -136,19 +138,24 @@ class _Stream:
 
     def abort(self) -> None:
         """Wake both directions: closing the descriptor would not wake a blocked ``recv``."""
-        try:
-            # On TLS the method of the base class, since SSLSocket.shutdown() first drops the TLS state that another
-            # thread is using.
-            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
-        except (OSError, ValueError):
-            pass  # already disconnected, or released
+        with self._end_lock:
+            if self._released:
+                return
+            try:
+                # On TLS the method of the base class, since SSLSocket.shutdown() first drops the TLS state that
+                # another thread is using.
+                socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+            except OSError:
+                pass  # the peer has disconnected already
 
     def release(self) -> None:
         """Free the descriptor."""
-        try:
-            self._sock.close()
-        except OSError:
-            pass  # a reset that surfaces at close; the descriptor is free all the same
+        with self._end_lock:
+            self._released = True
+            try:
+                self._sock.close()
+            except OSError:
+                pass  # a reset that surfaces at close; the descriptor is free all the same
 
 
 class _TlsStream(_Stream):
