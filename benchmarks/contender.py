@@ -18,6 +18,7 @@ MODULES = {
     "websocket-client": "contender_bare",
     "websockets.sync": "contender_bare",
     "raw socket": "contender_raw",
+    "raw, reader thread": "contender_raw",
 }
 NEEDS = {
     "ours": "simplepubsub.webpubsub",
@@ -90,9 +91,10 @@ def take_turns(latency_call, options) -> None:
     The slices of all contenders alternate many times a second, so that what else goes on in the machine hits all alike.
     """
     with latency_call(options) as call:
-        timed_calls(call, options.count, options.seconds)
         say({"ready": True})
         for _ in sys.stdin:
+            # Untimed calls first: right after a pause the scheduler still moves the threads between cores.
+            timed_calls(call, options.count // 3, options.seconds)
             say(timed_calls(call, options.count, options.seconds))
 
 

@@ -1,7 +1,10 @@
 """The thin server's own ceiling: a raw socket with frames built beforehand, which only counts what comes back."""
 from __future__ import annotations
 
+import contextlib
 import selectors
+import socket
+import threading
 import time
 
 from contender import Timer, largest_gap
@@ -60,6 +63,43 @@ def receive(options) -> dict:
     result = timer.result(seen - ahead)
     sock.close()
     return result
+
+
+@contextlib.contextmanager
+def latency_call(options):
+    """Give a call that publishes once and waits for the ack, in one thread or with a thread that reads.
+
+    The difference of the two is what any client with a reader thread pays for waking the thread that waits.
+    """
+    sock = open_client(options.url, RELIABLE)
+    frame = client_frame(publish(2).encode())
+    if options.name == "raw socket":
+        def call() -> None:
+            sock.sendall(frame)
+            sock.recv(65536)
+
+        yield call
+    else:
+        sock.settimeout(None)
+        answered = threading.Semaphore(0)
+        reader = threading.Thread(target=read_all, args=(sock, answered), daemon=True)
+        reader.start()
+
+        def call() -> None:
+            sock.sendall(frame)
+            if not answered.acquire(timeout=10):
+                raise TimeoutError("no ack within 10 s")
+
+        yield call
+        sock.shutdown(socket.SHUT_RDWR)
+        reader.join(5)
+    sock.close()
+
+
+def read_all(sock: socket.socket, answered: threading.Semaphore) -> None:
+    """Tell of everything that arrives until the socket is shut down."""
+    while sock.recv(65536):
+        answered.release()
 
 
 def stall(options) -> dict:

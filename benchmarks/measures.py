@@ -7,6 +7,7 @@ from processes import Worker, our_server, run_json, script_server
 from wire import PLAIN, RELIABLE
 
 OURS, OFFICIAL, WEBSOCKET, SYNC, RAW = "ours", "official", "websocket-client", "websockets.sync", "raw socket"
+RAW_THREAD = "raw, reader thread"
 OUR_SERVER, PICOWS = "simplepubsub serve", "picows + uvloop"
 STARTERS = {
     "thin": lambda: script_server("thin_server.py"),
@@ -126,7 +127,7 @@ def client_run(measure: str, seconds: float = 1.5, quick_seconds: float = 0.7, c
 def latency_run(context: Context, name: str) -> dict:
     """Give a connected contender its turn: a slice of blocking sends."""
     url = context.server("thin").url
-    return context.worker(name, ("latency_call", "--url", url, "--count", 300, "--seconds", 0.5)).turn()
+    return context.worker(name, ("latency_call", "--url", url, "--count", 900, "--seconds", 0.5)).turn()
 
 
 def fan_out_run(protocol: str, window: int = 128):
@@ -200,12 +201,14 @@ MEASURES = [
         [Target("ours >= 25 x official client", ratio(OURS, OFFICIAL, "rate"), 25, "x"),
          Target("ours >= 2 x websockets.sync recv + json.loads", ratio(OURS, SYNC, "rate"), 2, "x")]),
     Measure(
-        "latency", "one blocking acknowledged send at a time, 100-byte text", (OURS, WEBSOCKET, SYNC, OFFICIAL),
+        "latency", "one blocking acknowledged send at a time, 100-byte text",
+        (OURS, WEBSOCKET, SYNC, OFFICIAL, RAW, RAW_THREAD),
         latency_run,
         (("p50_us", "p50 us", whole), ("p99_us", "p99 us", whole), ("max_us", "max us", whole)),
         [Target("ours p50 <= 1.3 x websocket-client send + recv + json.loads",
-                ratio(OURS, WEBSOCKET, "p50_us"), 1.3, "x", False)],
-        rounds=25, quick_rounds=9),
+                ratio(OURS, WEBSOCKET, "p50_us"), 1.3, "x", False),
+         Target("a raw socket with a reader thread to one without", ratio(RAW_THREAD, RAW, "p50_us"), None, "x")],
+        rounds=15, quick_rounds=5),
     Measure(
         "fanout-json", "server fan-out to 100 subscribers, json, 100-byte text", (OUR_SERVER, PICOWS),
         fan_out_run(PLAIN), _FAN,
