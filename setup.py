@@ -13,17 +13,15 @@ README = ROOT / "README.md"
 # Each range resolves on every Python from 3.7 (the lower half of it) to 3.13 (the upper half).
 EXTRAS = {
     "server": ["aiohttp>=3.8.6,<4"],
-    "protobuf": ["protobuf>=3.20,<8"],
-    "redis": ["redis>=4.5,<9"],
     # websocket-client uses python-socks, requests uses PySocks.
     "socks": ["python-socks>=2.3,<4", "PySocks>=1.7,<2"],
-    "test": ["pytest>=7.4,<10", "pytest-timeout>=2.2,<3", "hypothesis>=6.79,<7"],
+    "test": ["pytest>=7.4,<10", "pytest-timeout>=2.2,<3", "hypothesis>=6.79,<7", "trustme>=1.0,<2"],
 }
 
 setup(
     name="simplepubsub",
     version=VERSION,
-    description="Blocking real-time pub/sub for Python: Web PubSub, Socket.IO and WebSocket clients without asyncio",
+    description="Blocking real-time pub/sub for Python without asyncio: a Web PubSub client that resumes, and an embedded server",
     long_description=README.read_text("utf-8") if README.exists() else "",
     long_description_content_type="text/markdown",
     author="simplepubsub contributors",
