@@ -19,6 +19,8 @@ def make_trace(verbose: bool) -> Optional[Callable[[str, Sequence[Frame]], None]
     """Return what the engine calls for each batch of frames, None when nobody would see it."""
     if verbose:
         logs.configure("verbose")
+    else:
+        logs.configure_from_environment()
     log = logging.getLogger(logs.VERBOSE_LOGGER)
     if not log.isEnabledFor(logging.DEBUG):
         return None
