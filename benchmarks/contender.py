@@ -112,7 +112,7 @@ def main() -> int:
     parser.add_argument("--url", default="")
     parser.add_argument("--seconds", type=float, default=1.5)
     parser.add_argument("--count", type=int, default=0)
-    parser.add_argument("--window", type=int, default=4000)
+    parser.add_argument("--window", type=int, default=2000)
     parser.add_argument("--threads", default="1,4,16")
     options = parser.parse_args()
     try:

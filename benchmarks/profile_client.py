@@ -92,7 +92,7 @@ def main() -> int:
     parser.add_argument("path", choices=("publish", "receive"))
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--count", type=int, default=200000, help="messages to receive")
-    parser.add_argument("--window", type=int, default=4000)
+    parser.add_argument("--window", type=int, default=2000)
     parser.add_argument("--calls", action="store_true", help="profile calls with cProfile, in every thread")
     parser.add_argument("--lines", action="store_true", help="sample lines")
     parser.add_argument("--top", type=int, default=12)

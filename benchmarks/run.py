@@ -70,7 +70,7 @@ def run_measure(measure, context: Context, progress: Progress) -> dict:
 
 
 def main() -> int:
-    """Run what was asked for and print it; return 1 only if one of our own rows has no result."""
+    """Run what was asked for and print it; return 1 if one of our own rows has no result, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: about one minute")
     parser.add_argument("--only", action="append", metavar="NAME", help="only measures whose name begins so")
@@ -95,6 +95,7 @@ def main() -> int:
     except KeyboardInterrupt:
         progress.clear()
         print("\ninterrupted; what was finished is above", flush=True)
+        return 130
     finally:
         context.end_turns()
         context.stop()
