@@ -130,6 +130,9 @@ class Connection:
                 frames = self.transport.receive()
                 now = time.monotonic()
                 for start in range(0, len(frames), self._slice):
+                    if self.engine.connection is not self:
+                        # A callback held this thread so long that it was abandoned: the rest has been replayed.
+                        raise TransportError("a newer connection has taken over")
                     self._handle(frames[start : start + self._slice], now)
                     self.engine.receiver.wait_for_room(self)
         except (TransportError, RemoteProtocolError, InboxOverflow) as error:
@@ -193,7 +196,7 @@ class Connection:
                 self.engine.receiver.queue_sequence_ack_locked(self)
             elif due is Received.TIMER_SET:
                 self.engine.wake.notify_all()
-            if pings:
+            if pings or (acks and self.engine.session.writable):
                 self.writable.notify()
         if settled:
             self.engine.sender.complete(settled)
@@ -266,7 +269,7 @@ class Connection:
         try:
             with self._mutex:
                 frames = self.engine.session.take()
-            rest = self.transport.try_send(frames)
+            rest = self.transport.try_send(frames) if frames else b""
             finished = True
             self._wrote(frames)
         except TransportError as error:

@@ -110,7 +110,7 @@ class Engine:
         self.changed = threading.Condition(self.mutex)
         # Guarded by the mutex:
         self.state = State.STOPPED
-        self.session = Session(options.max_outbox_bytes)
+        self.session = Session(options.max_outbox_bytes, protocol.max_in_flight)
         self.supervisor: Optional[Supervisor] = None  # the present run
         self.connection: Optional[Connection] = None
         self.connection_id: Optional[str] = None
@@ -204,7 +204,8 @@ class Engine:
             supervisor.finish(Reason.STOP_CALLED, None)
         if not self.listeners.join(deadline.remaining()):
             left = self.listeners.discard()
-            self.log.warning("a listener still runs; %d events for listeners are discarded", left)
+            if left is not None:
+                self.log.warning("a listener still runs; %d events for listeners are discarded", left)
 
     def move_locked(self, reason: Reason) -> None:
         """The one place where the state changes."""

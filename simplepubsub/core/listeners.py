@@ -133,11 +133,16 @@ class Listeners:
             if self._thread is not None:
                 self.queue.put_always(_Stop(argument, announce))
 
-    def discard(self) -> int:
-        """Throw away queued messages so that the dispatcher ends soon; return how many."""
+    def discard(self) -> Optional[int]:
+        """Throw away queued messages so that the dispatcher ends soon; return how many.
+
+        None when the client runs again already, started by a ``stopped`` listener: they belong to the new run.
+        """
         with self._mutex:
+            if self._running:
+                return None
             self._discard = True
-        return len(self.queue)
+            return len(self.queue)
 
     def join(self, timeout: Optional[float]) -> bool:
         """Wait for the dispatcher to end; return whether it has. True at once when called by a listener."""

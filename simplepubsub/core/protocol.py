@@ -132,6 +132,9 @@ class Protocol:
     subprotocols: Sequence[str] = ()
     #: Whether the service numbers its messages, wants the numbers acknowledged, and can continue a lost session.
     reliable = False
+    #: How many commands may be written and unanswered: no more than the service recognises when a recovered session
+    #: repeats them. None = any number.
+    max_in_flight: Optional[int] = None
 
     def url(self, base: str, resume: Resume) -> str:
         """Return the URL to dial: ``base`` for a new session, or the one that continues ``resume``."""

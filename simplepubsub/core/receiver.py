@@ -68,8 +68,9 @@ class Receiver:
 
         Both ends would otherwise wait for each other: the service stops reading when it cannot write.
         """
-        queues = (self.inbox, self.listeners.queue)
-        if not any(queue.full for queue in queues):
+        # Only what is full has to drain: the other one may hold a few messages that nobody ever fetches.
+        queues = [queue for queue in (self.inbox, self.listeners.queue) if queue.full]
+        if not queues:
             return
         with self._mutex:
             self._paused = connection.timers.paused = True

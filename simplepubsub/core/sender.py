@@ -150,12 +150,14 @@ class Sender:
 
     def complete(self, settled: List[Tuple[Entry, Ack]]) -> None:
         """Complete the futures of answered entries (reader thread, no lock held)."""
-        failed = 0
+        acked = failed = 0
         for entry, ack in settled:
+            sent = entry.restores is None  # rejoins are not counted as sent either
             if ack.ok:
+                acked += sent
                 entry.future.set_result(None)
                 continue
-            failed += 1
+            failed += sent
             error = SendMessageError(
                 "the service refused %s: %s" % (ack.name or "the message", ack.message),
                 ack_id=ack.ack_id,
@@ -166,7 +168,7 @@ class Sender:
             entry.future.set_exception(error)
             if entry.restores is not None:
                 self._engine.listeners.emit("rejoin-group-failed", RejoinGroupFailedArgs(entry.restores, error))
-        self._counters["acked"] += len(settled) - failed
+        self._counters["acked"] += acked
         self._counters["failed"] += failed
 
     def complete_written(self, entries: List[Entry]) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future
-from typing import Deque, Dict, Iterable, List, Optional, Tuple
+from typing import Deque, Dict, Iterable, List, Optional, Set, Tuple
 
 from .protocol import Ack, Frame
 
@@ -29,7 +29,7 @@ BATCH_BYTES = 256 * 1024
 def _oldest(entries: Iterable[Entry]) -> float:
     """Return the serial of the first entry that the user submitted; they are in order but for rejoins in front."""
     for entry in entries:
-        if entry.restores is None:
+        if entry.restores is None and entry.frame is not None:
             return entry.serial
     return float("inf")
 
@@ -50,7 +50,7 @@ class SendFuture(Future):  # type: ignore[type-arg]  # Future is not subscriptab
 class Entry:
     """One command on its way. ``restores`` marks the automatic rejoin of that group."""
 
-    __slots__ = ("ack_id", "frame", "future", "idempotent", "join", "restores", "serial", "size", "written")
+    __slots__ = ("ack_id", "frame", "future", "join", "queued", "restores", "serial", "size", "written")
 
     def __init__(
         self,
@@ -60,22 +60,28 @@ class Entry:
         join: Optional[Tuple[str, bool]] = None,
         restores: Optional[str] = None,
     ) -> None:
-        self.frame: Optional[Frame] = frame  # None = withdrawn before it was written
+        self.frame: Optional[Frame] = frame  # None = answered or withdrawn: not to be written any more
         self.ack_id = ack_id
         self.size = len(frame[1])
         self.future = SendFuture()
         self.future.ack_id = ack_id
         self.join = join  # (group, True) joins it, (group, False) leaves it, once acknowledged
         self.restores = restores
-        self.written = False
+        self.written = False  # at least once, on any connection: from then on its fate is uncertain
+        self.queued = False
         self.serial = 0
 
 
 class Session:
-    """See the module docstring. ``max_bytes`` bounds what is queued or unanswered, in bytes of encoded messages."""
+    """See the module docstring. ``max_bytes`` bounds what is queued or unanswered, in bytes of encoded messages.
 
-    def __init__(self, max_bytes: int) -> None:
+    ``max_in_flight`` bounds how many commands are written and unanswered (None = no limit): after a cut all of them are
+    written again, and the service recognises only so many repeats.
+    """
+
+    def __init__(self, max_bytes: int, max_in_flight: Optional[int] = None) -> None:
         self.max_bytes = max_bytes
+        self.max_in_flight = max_in_flight
         self.open = False  # data may be written; control frames always may
         self.size = 0  # bytes of all entries that are neither answered nor, if no answer is wanted, written
         self.pending: Dict[int, Entry] = {}  # wants an answer; in the order of submission
@@ -83,6 +89,7 @@ class Session:
         self._queue: Deque[Entry] = deque()  # not written yet
         self._control: Deque[Frame] = deque()  # ahead of the queue
         self._writing: List[Entry] = []  # fire-and-forget entries in the batch being written
+        self._in_flight: Set[int] = set()  # ack ids written on this link and unanswered, withdrawn ones included
         self._next_ack_id = 1
         self._serial = 0
 
@@ -108,6 +115,7 @@ class Session:
         self._serial += 1
         entry.serial = self._serial
         self.size += entry.size
+        entry.queued = True
         if entry.ack_id is not None:
             self.pending[entry.ack_id] = entry
         self._queue.append(entry)
@@ -130,7 +138,11 @@ class Session:
     @property
     def writable(self) -> bool:
         """Whether `take` would return something."""
-        return bool(self._control) or (self.open and bool(self._queue))
+        return bool(self._control) or (self.open and bool(self._queue) and not self._held_back(self._queue[0]))
+
+    def _held_back(self, entry: Entry) -> bool:
+        limit = self.max_in_flight
+        return limit is not None and entry.ack_id is not None and len(self._in_flight) >= limit
 
     def take(self) -> List[Frame]:
         """Return the next batch for the writer and mark it written: from here on its fate is uncertain."""
@@ -140,8 +152,9 @@ class Session:
             return frames
         room = BATCH_BYTES
         queue = self._queue
-        while queue and room > 0:
+        while queue and room > 0 and not self._held_back(queue[0]):
             entry = queue.popleft()
+            entry.queued = False
             if entry.frame is None:
                 continue
             frames.append(entry.frame)
@@ -149,6 +162,8 @@ class Session:
             entry.written = True
             if entry.ack_id is None:
                 self._writing.append(entry)
+            else:
+                self._in_flight.add(entry.ack_id)
         return frames
 
     def wrote(self) -> List[Entry]:
@@ -166,11 +181,14 @@ class Session:
         """Settle the entries that ``acks`` answer and return them; an answer to nothing known is ignored."""
         settled = []
         pop = self.pending.pop
+        answered = self._in_flight.discard
         for ack in acks:
+            answered(ack.ack_id)
             entry = pop(ack.ack_id, None)
             if entry is None:
                 continue
             self.size -= entry.size
+            entry.frame = None
             if ack.ok and entry.join is not None:
                 group, joined = entry.join
                 if joined:
@@ -209,6 +227,7 @@ class Session:
         """Stop writing; return the fire-and-forget entries whose writing was cut short (dropped: at most once)."""
         self.open = False
         self._control.clear()
+        self._in_flight.clear()
         return self.wrote()
 
     def resume(self) -> int:
@@ -239,11 +258,13 @@ class Session:
             elif entry.written:
                 del self.pending[ack_id]
                 self.size -= entry.size
+                entry.frame = None  # it may be queued: for a session that was recovered, and lost before it was written
                 uncertain.append(entry)
         replayed = self._requeue(again)
         for entry in restore:
             self._serial += 1
             entry.serial = self._serial
+            entry.queued = True
             self.size += entry.size
         self._queue.extendleft(reversed(restore))
         # In the order of writing, so that a later recovery replays a rejoin before the leave that followed it.
@@ -253,9 +274,9 @@ class Session:
         return replayed, uncertain
 
     def _requeue(self, entries: List[Entry]) -> int:
-        again = [entry for entry in entries if entry.written]
+        again = [entry for entry in entries if not entry.queued]
         for entry in again:
-            entry.written = False
+            entry.queued = True
         self._queue.extendleft(reversed(again))
         return len(again)
 
@@ -269,5 +290,6 @@ class Session:
         self._queue.clear()
         self._control.clear()
         self._writing = []
+        self._in_flight.clear()
         self.size = 0
         return left

@@ -261,6 +261,7 @@ class Supervisor:
         with self._mutex:
             if connection.opened:
                 return None
+            connection.ended = True  # a connected message that arrives from here on is too late
         cause = self._drop(connection)
         if isinstance(cause, TransportClosed):
             text = "the service closed the connection before accepting it: %s" % cause
@@ -353,6 +354,8 @@ class Supervisor:
     def _disconnected(self, reason: Reason, connection: Connection, cause: BaseException) -> None:
         engine, options = self._engine, self._engine.options
         with self._mutex:
+            if self.finished:
+                return  # stop() did not wait for us, and the session may be that of the next run
             engine.resume = None
             connection_id = engine.connection_id or ""
         self._move(reason)

@@ -15,12 +15,17 @@ __all__ = ["JsonProtocol", "protocol_named"]
 
 _PING: Frame = (TEXT, PING)
 
+#: The service remembers the ack ids of the last 1,000 successful commands of a connection (protocol reference 2.4).
+#: With more of them unanswered at a cut it would execute the oldest a second time.
+REMEMBERED_ACK_IDS = 1000
+
 
 class JsonProtocol(Protocol):
     """``json.webpubsub.azure.v1``, or with ``reliable`` ``json.reliable.webpubsub.azure.v1``."""
 
     def __init__(self, reliable: bool) -> None:
         self.reliable = reliable
+        self.max_in_flight = REMEMBERED_ACK_IDS if reliable else None
         self.name = "json.reliable.webpubsub.azure.v1" if reliable else "json.webpubsub.azure.v1"
         self.subprotocols = (self.name,)
 
