@@ -202,6 +202,8 @@ class FrameParser:
                 if end - start < 8:
                     break
                 size = _unpack_u64(data, start)[0]
+                if size >> 63:
+                    raise RemoteProtocolError("frame length with the highest bit set", code=1002)
                 start += 8
             opcode = first & 0x0F
             if first != 0x81 or self._opcode or (self._max_size is not None and size > self._max_size):
@@ -248,8 +250,6 @@ class FrameParser:
             raise RemoteProtocolError("continuation frame without a message to continue", code=1002)
         if opcode != CONT and self._opcode:
             raise RemoteProtocolError("new message inside a fragmented one", code=1002)
-        if size >> 63:
-            raise RemoteProtocolError("frame length with the highest bit set", code=1002)
         if self._max_size is not None and size + self._fragments_size > self._max_size:
             raise RemoteProtocolError(
                 "message of at least %d bytes, the limit is %d" % (size + self._fragments_size, self._max_size),
@@ -262,13 +262,14 @@ class FrameParser:
             self._opcode = opcode
             self._decoder = _new_utf8_decoder() if opcode == TEXT else None
         self._fragments_size += len(payload)
+        piece: Union[str, bytes] = payload
         if self._decoder is not None:
             try:
-                self._fragments.append(self._decoder.decode(payload, final))
+                piece = self._decoder.decode(payload, final)
             except UnicodeDecodeError:
                 raise RemoteProtocolError("text message that is not UTF-8", code=1007) from None
-        else:
-            self._fragments.append(payload)
+        if piece:  # the size limit does not bound the number of empty ones
+            self._fragments.append(piece)
         if final:
             whole: Union[str, bytes]
             whole = "".join(self._fragments) if self._opcode == TEXT else b"".join(self._fragments)  # type: ignore[arg-type]
