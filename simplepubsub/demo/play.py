@@ -13,7 +13,7 @@ from typing import Callable, Deque, Dict, List, Optional, Set
 from urllib.parse import urlsplit
 
 from ..exceptions import SimplePubSubError
-from ..server import Limits, Server
+from ..server import Server
 from ..webpubsub import WebPubSubClient
 from .command import Screen
 from .relay import Relay
@@ -72,7 +72,7 @@ class Play:
         failure = None
         replayed = 0
         with ExitStack() as stack:
-            server = stack.enter_context(Server(limits=Limits(patience=5.0)))
+            server = stack.enter_context(Server())
             relay = stack.enter_context(Relay("127.0.0.1", server.port))
             threads = []
             clients = []
