@@ -51,6 +51,10 @@ QUICK_LOSSES = 3
 #: How often the supervisor looks whether the application still holds the client (seconds).
 OWNER_CHECK = 20.0
 
+#: How long stop() waits for another thread that is telling the waiting futures about the end (seconds); only a user's
+#: callback can hold it up.
+RELEASE_WAIT = 1.0
+
 #: How long the writer may take to answer the peer's close frame (seconds).
 CLOSE_REPLY = 1.0
 
@@ -68,6 +72,7 @@ class Supervisor:
         self.finished = False
         self.failure: Optional[BaseException] = None
         self._stop_deadline = Deadline(None)
+        self._released = threading.Event()  # nobody waits for this run any more
         # Owned by the supervisor thread:
         self._base_url = ""
         self._quick_losses = 0
@@ -322,27 +327,31 @@ class Supervisor:
         self._drop(connection)
 
     def finish(self, reason: Reason, failure: Optional[BaseException]) -> None:
-        """Enter STOPPED: release everyone who waits. The first call counts."""
+        """Enter STOPPED: release everyone who waits. The first call counts, others wait until it is done."""
         engine = self._engine
         with self._mutex:
-            if self.finished:
-                return
-            self.finished = self.stopping = True
-            self.failure = engine.stopped_by = failure
-            connection, engine.connection = engine.connection, None
-            engine.connection_id = engine.resume = None
-            left = engine.session.abandon()
-            engine.inbox.close(engine.stopped_error)
-            engine.listeners.stop(StoppedArgs(failure), announce=self.established)
-            engine.supervisor = None
-            engine.move_locked(reason)
-            engine.wake.notify_all()
+            first = not self.finished
+            if first:
+                self.finished = self.stopping = True
+                self.failure = engine.stopped_by = failure
+                connection, engine.connection = engine.connection, None
+                engine.connection_id = engine.resume = None
+                left = engine.session.abandon()
+                engine.inbox.close(engine.stopped_error)
+                engine.listeners.stop(StoppedArgs(failure), announce=self.established)
+                engine.supervisor = None
+                engine.move_locked(reason)
+                engine.wake.notify_all()
+        if not first:
+            self._released.wait(RELEASE_WAIT)
+            return
         if connection is not None:
             connection.abort()
         unacked = [entry for entry in left if entry.restores is None]
         if unacked:
             engine.log.warning("%s: stopped with %d sends unacknowledged", engine.name, len(unacked))
         engine.sender.fail(left, lambda entry: self._abandoned(entry.written))
+        self._released.set()
 
     def _abandoned(self, written: bool) -> ClientStopped:
         error = ClientStopped(

@@ -94,6 +94,8 @@ def encode_data(data: Any, data_type: str) -> str:
             "data of type %s cannot be sent as %s: pass bytes, bytearray or memoryview"
             % (type(data).__name__, data_type)
         )
+    if isinstance(data, memoryview):
+        data = data.tobytes()  # a view may skip elements, which the encoder cannot read
     return '"%s"' % base64.b64encode(data).decode("ascii")
 
 
