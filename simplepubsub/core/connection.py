@@ -66,6 +66,7 @@ class Connection:
         self.writable = threading.Condition(engine.mutex)
         self._writer_idle = False
         self._claimant: Optional[Entry] = None  # the application thread that writes this one holds the writer's role
+        self._claim_taken = False  # it has begun
         self._rest = b""  # what it could not write without blocking
         self._reader = threading.Thread(target=self._read, name=name + "-reader", daemon=True)
         self._writer = threading.Thread(target=self._write, name=name + "-writer", daemon=True)
@@ -191,7 +192,7 @@ class Connection:
                 self.engine.freed_locked()
             if pings:
                 # Only the newest needs an answer (RFC 6455 section 5.5.3).
-                self.engine.session.control(pings[-1])
+                self.engine.session.control(pings[-1], "pong")
             if due is Received.ACK_NOW:
                 self.engine.receiver.queue_sequence_ack_locked(self)
             elif due is Received.TIMER_SET:
@@ -262,28 +263,37 @@ class Connection:
         return True
 
     def write_claimed(self, entry: Entry) -> None:
-        """Write what `claim_locked` claimed; does nothing for any other entry, so it may stand in a ``finally``."""
+        """Write what `claim_locked` claimed; nothing for any other entry. If it raises, `drop_claim` must follow."""
         if self._claimant is not entry:
             return
-        rest, finished = b"", False
+        with self._mutex:
+            self._claim_taken = True
+            # After a stop() that did not wait for us the session belongs to the next run.
+            frames = self.engine.session.take() if self.engine.connection is self else []
+        rest = b""
         try:
-            with self._mutex:
-                frames = self.engine.session.take()
             rest = self.transport.try_send(frames) if frames else b""
-            finished = True
             self._wrote(frames)
         except TransportError as error:
-            finished = True
             self._end(error)
-        finally:
-            if not finished:
-                # Ctrl-C inside the write: how much went out is unknown, so only a new connection is sound.
-                self.transport.abort()
-            with self._mutex:
-                self._claimant = None
-                self._rest = rest
-                if self._has_work_locked():
-                    self.writable.notify_all()  # the writer, and whoever joins this connection
+        with self._mutex:
+            self._rest = rest
+            self._release_claim_locked()
+
+    def drop_claim(self, entry: Entry) -> None:
+        """Give up a claim after Ctrl-C; nothing for any other entry."""
+        with self._mutex:
+            if self._claimant is not entry:
+                return
+            taken = self._claim_taken
+            self._release_claim_locked()
+        if taken:
+            self.transport.abort()  # how much went out is unknown, so only a new connection is sound
+
+    def _release_claim_locked(self) -> None:
+        self._claimant = None
+        self._claim_taken = False
+        self.writable.notify_all()  # the writer, and whoever joins this connection
 
     def _may_close_locked(self) -> bool:
         if self.closing is None:

@@ -15,6 +15,10 @@ __all__ = ["Deadline", "check_timeout", "wait"]
 _SLICE = 0.1 if sys.platform == "win32" else threading.TIMEOUT_MAX
 
 
+#: A limit longer than this (seconds) is none: the system's calls refuse numbers that large, infinity among them.
+LONGEST = 1e6
+
+
 def check_timeout(timeout: Optional[float], name: str = "timeout") -> None:
     """Raise InvalidArgument unless ``timeout`` is None or a number of seconds of at least zero."""
     if timeout is None:
@@ -30,7 +34,7 @@ class Deadline:
 
     def __init__(self, timeout: Optional[float]) -> None:
         check_timeout(timeout)
-        self._end = None if timeout is None else time.monotonic() + timeout
+        self._end = None if timeout is None or timeout > LONGEST else time.monotonic() + timeout
 
     def remaining(self) -> Optional[float]:
         """Return the seconds left, at least 0, or None without a limit."""

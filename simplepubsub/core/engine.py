@@ -163,22 +163,26 @@ class Engine:
         """Connect and wait until the service has accepted. Raises ConnectError, ClientStopped, ClientStateError."""
         deadline = Deadline(timeout)
         self.check_blocking()
-        with self.mutex:
-            if self.state is not State.STOPPED or self.supervisor is not None:
-                raise ClientStateError("start() needs a stopped client, this one is %s: call stop() first" % self.state)
-            self.stopped_by = None
-            self.supervisor = supervisor = Supervisor(self, deadline)
-            self.move_locked(Reason.START_CALLED)
-            self.inbox.open()
-            self.listeners.start()
+        supervisor = Supervisor(self, deadline)
         try:
+            with self.mutex:
+                if self.state is not State.STOPPED or self.supervisor is not None:
+                    raise ClientStateError(
+                        "start() needs a stopped client, this one is %s: call stop() first" % self.state
+                    )
+                self.stopped_by = None
+                self.supervisor = supervisor
+                self.move_locked(Reason.START_CALLED)
+                self.inbox.open()
+                self.listeners.start()
             supervisor.start()
             with self.mutex:
                 while not (supervisor.established or supervisor.finished):
                     # The supervisor keeps the deadline and says what was slow; the margin is for it to do so.
                     self.wait_changed_locked(None)
-        except BaseException:  # Ctrl-C: leave no half-started client behind
-            self.stop(0.0)
+        except BaseException:  # Ctrl-C at any line: leave no half-started client behind
+            if self.supervisor is supervisor:
+                self.stop(0.0)
             raise
         if not supervisor.established:
             self.listeners.join(1.0)

@@ -20,7 +20,7 @@ class Inbox:
     """A bounded queue with many consumers.
 
     ``limit`` is the number of items at which the reader should pause (`full`); `put` fails at twice that. ``drained``
-    is called by the consumer that takes the queue down to a quarter of the limit after `watch_drain`.
+    is called by a consumer that finds a quarter of the limit or less while `watch_drain` is on.
     """
 
     def __init__(self, limit: int, drained: Callable[[], None]) -> None:
@@ -77,7 +77,6 @@ class Inbox:
         except IndexError:
             item = self._wait(timeout)
         if self._watching and len(self._items) <= self._low:
-            self._watching = False
             self._drained()
         return item
 
@@ -99,10 +98,15 @@ class Inbox:
                     wait(self._condition, remaining)
             finally:
                 self._waiting -= 1
+                if self._items and self._waiting:
+                    self._condition.notify()  # Ctrl-C may have hit the one consumer that was told
 
-    def watch_drain(self) -> None:
-        """Ask for one call of ``drained`` when a quarter of the limit is reached."""
-        self._watching = True
+    def watch_drain(self, on: bool) -> None:
+        """Ask for calls of ``drained`` while a quarter of the limit or less is left; there may be several.
+
+        Only the reader switches this off: a consumer that is slow to do so could switch off the reader's next watch.
+        """
+        self._watching = on
 
     def open(self) -> None:
         """Accept consumers again."""

@@ -14,6 +14,7 @@ import threading
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 from ..exceptions import InvalidArgument
+from .deadline import Deadline, wait
 from .inbox import Inbox
 
 __all__ = ["Listeners"]
@@ -61,11 +62,14 @@ class Listeners:
     def __init__(self, events: Iterable[str], limit: int, drained: Callable[[], None], name: str) -> None:
         self._events = tuple(events)
         self._name = name
-        self._mutex = threading.Lock()  # guards the next four; never held while a listener runs
+        self._mutex = threading.Lock()  # guards the next six; never held while a listener runs
         self._table: Dict[str, Tuple[Tuple[Listener, bool], ...]] = {}
         self._thread: Optional[threading.Thread] = None
         self._running = False
-        self._discard = False
+        self._discard = False  # until the next _Stop
+        self._stops = 0  # _Stop items queued so far
+        self._stops_done = 0  # and handled
+        self._changed = threading.Condition(self._mutex)
         self.queue = Inbox(limit, drained)
         self.errors = 0
 
@@ -118,39 +122,49 @@ class Listeners:
         """The client runs: start the dispatcher if anyone listens, now or as soon as someone does."""
         with self._mutex:
             self._running = True
-            self._discard = False
+            self._changed.notify_all()
             self._start_locked()
 
     def _start_locked(self) -> None:
         if self._running and self._thread is None and self._table:
-            self._thread = threading.Thread(target=self._dispatch, name=self._name + "-dispatcher", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._dispatch, name=self._name + "-dispatcher", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def stop(self, argument: Any, announce: bool) -> None:
         """The client has stopped: queue ``stopped``, after which the dispatcher ends."""
         with self._mutex:
             self._running = False
             if self._thread is not None:
+                self._stops += 1
                 self.queue.put_always(_Stop(argument, announce))
 
     def discard(self) -> Optional[int]:
-        """Throw away queued messages so that the dispatcher ends soon; return how many.
-
-        None when the client runs again already, started by a ``stopped`` listener: they belong to the new run.
-        """
+        """Throw away what is queued for runs that have ended; return about how much, None when there is no such."""
         with self._mutex:
-            if self._running:
+            left = self._stops - self._stops_done
+            if not left:
                 return None
-            self._discard = True
-            return len(self.queue)
+            self._discard = True  # until the last of them is handled
+            return max(0, len(self.queue) - left)
 
     def join(self, timeout: Optional[float]) -> bool:
-        """Wait for the dispatcher to end; return whether it has. True at once when called by a listener."""
+        """Wait for the end of every run that was stopped; return whether it came. True at once in a listener.
+
+        The thread has ended then, too, unless the client was started again.
+        """
+        deadline = Deadline(timeout)
         with self._mutex:
-            thread = self._thread
-        if thread is None or thread is threading.current_thread():
-            return True
-        thread.join(timeout)
+            thread, stops = self._thread, self._stops
+            if thread is None or thread is threading.current_thread():
+                return True
+            while self._stops_done < stops and not self._running:
+                if deadline.expired():
+                    return False
+                wait(self._changed, deadline.remaining())
+            if self._thread is thread:
+                return True  # it serves the next run
+        thread.join(deadline.remaining())
         return not thread.is_alive()
 
     def owns_current_thread(self) -> bool:
@@ -164,10 +178,14 @@ class Listeners:
                 if item.announce:
                     self._call("stopped", item.argument)
                 with self._mutex:
-                    if not self._running:
-                        self._thread = None
-                        return
-                continue  # a "stopped" listener started the client again
+                    self._stops_done += 1
+                    self._changed.notify_all()
+                    if self._stops_done == self._stops:
+                        self._discard = False
+                        if not self._running:
+                            self._thread = None
+                            return
+                continue  # the client was started again
             event, argument = item
             if not self._discard:
                 self._call(event, argument)

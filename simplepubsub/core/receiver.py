@@ -76,12 +76,14 @@ class Receiver:
             self._paused = connection.timers.paused = True
             try:
                 for queue in queues:
-                    queue.watch_drain()
+                    queue.watch_drain(True)
                 while not (all(queue.drained for queue in queues) or connection.ended or connection.closing):
                     if not self._engine.session.idle or self._engine.connection is not connection:
                         break
                     self._engine.room.wait()
             finally:
+                for queue in queues:
+                    queue.watch_drain(False)
                 self._paused = connection.timers.paused = False
                 connection.timers.received(time.monotonic(), False)
 
@@ -92,7 +94,7 @@ class Receiver:
     def queue_sequence_ack_locked(self, connection: Connection) -> None:
         """Acknowledge everything received so far."""
         if self.sequence.behind > 0:
-            self._engine.session.control(self._engine.protocol.sequence_ack(self.sequence.largest))
+            self._engine.session.control(self._engine.protocol.sequence_ack(self.sequence.largest), "sequence ack")
             self.sequence.acknowledged = self.sequence.largest
             connection.writable.notify()
         connection.timers.acknowledged()

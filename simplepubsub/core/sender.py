@@ -49,9 +49,9 @@ class Sender:
             chosen = False
         else:
             chosen = ack and ack_id is not None
-        entry = make(ack_id if ack else None)
         connection = None
         try:
+            entry = make(ack_id if ack else None)
             with self._mutex:
                 session = self.session
                 while True:
@@ -61,9 +61,10 @@ class Sender:
                         break
                     self._wait_for_room_locked(entry, block)
                 if chosen:
-                    if ack_id in session.pending:
+                    assert ack_id is not None
+                    if session.in_progress(ack_id):
                         raise SendMessageError("a send with ack_id %d is already in progress" % ack_id, ack_id=ack_id)
-                    session.reserve_ack_id(ack_id)  # type: ignore[arg-type]
+                    session.reserve_ack_id(ack_id)
                 if block is not None and ack:
                     connection = self._engine.connection
                 session.submit(entry)
@@ -72,9 +73,17 @@ class Sender:
                 if session.open and self._engine.connection is not None:
                     if connection is None or not connection.claim_locked(entry):
                         self._engine.connection.writable.notify()
-        finally:
             if connection is not None:
-                connection.write_claimed(entry)  # in a finally: Ctrl-C must not leave the claim behind
+                connection.write_claimed(entry)
+        except BaseException:  # Ctrl-C at any line must leave no claim behind, and nothing queued that nobody writes
+            with self._mutex:
+                if ack_id is not None and not chosen:
+                    self.session.release_ack_id(ack_id)
+                if self._engine.connection is not None:
+                    self._engine.connection.writable.notify_all()
+            if connection is not None:
+                connection.drop_claim(entry)
+            raise
         return entry
 
     def _wait_for_room_locked(self, entry: Entry, block: Optional[Deadline]) -> None:
@@ -129,6 +138,7 @@ class Sender:
         self._engine.check_blocking()
         with self._mutex:
             mark = self.session.mark()
+            run = self._engine.supervisor
             while not self.session.settled_up_to(mark):
                 if self._engine.supervisor is None:
                     raise self._engine.stopped_error()
@@ -137,6 +147,8 @@ class Sender:
                     count = self.session.unanswered
                     raise FlushTimeout("%d sends are unacknowledged after %s s" % (count, timeout), unacked=count)
                 self._engine.wait_changed_locked(remaining)
+            if run is not None and run.oldest_left <= mark:
+                raise self._engine.stopped_error()  # they are settled because stop() failed them
 
     def pause_before_retry(self, seconds: float) -> None:
         """Wait between two attempts of one send; a stop ends it. Raises ClientStopped."""

@@ -15,12 +15,12 @@ The life of an `Entry`::
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import Future
 from typing import Deque, Dict, Iterable, List, Optional, Set, Tuple
 
+from .future import SendFuture
 from .protocol import Ack, Frame
 
-__all__ = ["Entry", "SendFuture", "Session"]
+__all__ = ["Entry", "Session"]
 
 #: Most bytes handed to one system call.
 BATCH_BYTES = 256 * 1024
@@ -29,22 +29,9 @@ BATCH_BYTES = 256 * 1024
 def _oldest(entries: Iterable[Entry]) -> float:
     """Return the serial of the first entry that the user submitted; they are in order but for rejoins in front."""
     for entry in entries:
-        if entry.restores is None and entry.frame is not None:
+        if entry.restores is None:
             return entry.serial
     return float("inf")
-
-
-class SendFuture(Future):  # type: ignore[type-arg]  # Future is not subscriptable at run time before Python 3.9
-    """The result of one send: None, or a SendMessageError. ``ack_id`` identifies it (None for fire and forget).
-
-    A callback added with ``add_done_callback`` runs in the reader thread: it must be quick, and may call ``*_nowait``
-    methods but nothing that blocks. A send cannot be cancelled: ``cancel()`` returns False.
-    """
-
-    ack_id: Optional[int] = None
-
-    def cancel(self) -> bool:
-        return False
 
 
 class Entry:
@@ -60,15 +47,14 @@ class Entry:
         join: Optional[Tuple[str, bool]] = None,
         restores: Optional[str] = None,
     ) -> None:
-        self.frame: Optional[Frame] = frame  # None = answered or withdrawn: not to be written any more
+        self.frame = frame
         self.ack_id = ack_id
         self.size = len(frame[1])
-        self.future = SendFuture()
-        self.future.ack_id = ack_id
+        self.future = SendFuture(ack_id)
         self.join = join  # (group, True) joins it, (group, False) leaves it, once acknowledged
         self.restores = restores
         self.written = False  # at least once, on any connection: from then on its fate is uncertain
-        self.queued = False
+        self.queued = False  # it stands in the queue
         self.serial = 0
 
 
@@ -87,19 +73,32 @@ class Session:
         self.pending: Dict[int, Entry] = {}  # wants an answer; in the order of submission
         self.restore: Dict[str, None] = {}  # groups to rejoin on a new session, in order of joining
         self._queue: Deque[Entry] = deque()  # not written yet
-        self._control: Deque[Frame] = deque()  # ahead of the queue
+        self._control: Dict[object, Frame] = {}  # ahead of the queue, the newest of each kind
         self._writing: List[Entry] = []  # fire-and-forget entries in the batch being written
         self._in_flight: Set[int] = set()  # ack ids written on this link and unanswered, withdrawn ones included
         self._next_ack_id = 1
+        self._drawn: Set[int] = set()  # automatic ids whose entries are not submitted yet
         self._serial = 0
 
     # --- submitting ---------------------------------------------------------------------------------------------------
 
     def next_ack_id(self) -> int:
-        """Return an unused ack id; ids rise for the life of the client, so frames can be replayed as they are."""
+        """Return an unused ack id; ids rise for the life of the client, so frames can be replayed as they are.
+
+        It counts as in progress until its entry is submitted or `release_ack_id` gives it up.
+        """
         ack_id = self._next_ack_id
         self._next_ack_id = ack_id + 1
+        self._drawn.add(ack_id)
         return ack_id
+
+    def release_ack_id(self, ack_id: int) -> None:
+        """Forget an automatic id that no entry will use; does nothing once one does."""
+        self._drawn.discard(ack_id)
+
+    def in_progress(self, ack_id: int) -> bool:
+        """Return whether an entry with ``ack_id`` is pending or about to be submitted."""
+        return ack_id in self.pending or ack_id in self._drawn
 
     def reserve_ack_id(self, ack_id: int) -> None:
         """Keep automatic ids clear of one that the user chose: the service would take the second use for a repeat."""
@@ -111,27 +110,40 @@ class Session:
         return self.size + size <= self.max_bytes or not self.size
 
     def submit(self, entry: Entry) -> None:
-        """Queue an entry; the caller has checked `has_room` and that its ack id is not pending."""
+        """Queue an entry; the caller has checked `has_room`, and `in_progress` for an id that the user chose."""
         self._serial += 1
         entry.serial = self._serial
         self.size += entry.size
         entry.queued = True
         if entry.ack_id is not None:
             self.pending[entry.ack_id] = entry
+            self._drawn.discard(entry.ack_id)
         self._queue.append(entry)
 
     def withdraw(self, entry: Entry) -> bool:
         """Forget an entry whose caller gave up; return False if it is settled already."""
         if self.pending.get(entry.ack_id if entry.ack_id is not None else -1) is not entry:
             return False
-        del self.pending[entry.ack_id]  # type: ignore[arg-type]
-        self.size -= entry.size
-        entry.frame = None
+        self._forget(entry)
         return True
 
-    def control(self, frame: Frame) -> None:
-        """Queue a control frame (ping, pong, sequence acknowledgement) ahead of all data."""
-        self._control.append(frame)
+    def _forget(self, entry: Entry) -> None:
+        del self.pending[entry.ack_id]  # type: ignore[arg-type]  # what is pending has an id
+        self.size -= entry.size
+        self._unqueue(entry)
+
+    def _unqueue(self, entry: Entry) -> None:
+        if entry.queued:
+            entry.queued = False
+            self._queue.remove(entry)
+
+    def control(self, frame: Frame, kind: object = None) -> None:
+        """Queue a control frame (ping, pong, sequence acknowledgement) ahead of all data.
+
+        It replaces one of the same ``kind`` (None = an equal one) that is not written yet, so a peer that does not read cannot make us
+        collect them.
+        """
+        self._control[frame if kind is None else kind] = frame
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -146,7 +158,7 @@ class Session:
 
     def take(self) -> List[Frame]:
         """Return the next batch for the writer and mark it written: from here on its fate is uncertain."""
-        frames = list(self._control)
+        frames = list(self._control.values())
         self._control.clear()
         if not self.open:
             return frames
@@ -155,8 +167,6 @@ class Session:
         while queue and room > 0 and not self._held_back(queue[0]):
             entry = queue.popleft()
             entry.queued = False
-            if entry.frame is None:
-                continue
             frames.append(entry.frame)
             room -= entry.size
             entry.written = True
@@ -188,7 +198,7 @@ class Session:
             if entry is None:
                 continue
             self.size -= entry.size
-            entry.frame = None
+            self._unqueue(entry)  # a late answer to what waits for its replay
             if ack.ok and entry.join is not None:
                 group, joined = entry.join
                 if joined:
@@ -236,7 +246,7 @@ class Session:
         The service recognises the ack ids, so this is exactly once (client specification 3.1.2).
         """
         self.open = True
-        return self._requeue(list(self.pending.values()))
+        return self._requeue()
 
     def begin(self, restore: List[Entry], replay: bool) -> Tuple[int, List[Entry]]:
         """Start a new session: ``restore`` first, then the replay; return (replayed, entries that became uncertain).
@@ -246,21 +256,14 @@ class Session:
         for.
         """
         self.open = True
-        again: List[Entry] = []
         uncertain: List[Entry] = []
-        for ack_id, entry in list(self.pending.items()):
+        for entry in list(self.pending.values()):
             if entry.restores is not None:
-                del self.pending[ack_id]
-                self.size -= entry.size
-                entry.frame = None
-            elif entry.written and (replay or entry.join is not None):
-                again.append(entry)
-            elif entry.written:
-                del self.pending[ack_id]
-                self.size -= entry.size
-                entry.frame = None  # it may be queued: for a session that was recovered, and lost before it was written
+                self._forget(entry)
+            elif entry.written and entry.join is None and not replay:
+                self._forget(entry)  # perhaps queued: recovered, and lost again before it was written
                 uncertain.append(entry)
-        replayed = self._requeue(again)
+        replayed = self._requeue()
         for entry in restore:
             self._serial += 1
             entry.serial = self._serial
@@ -269,12 +272,14 @@ class Session:
         self._queue.extendleft(reversed(restore))
         # In the order of writing, so that a later recovery replays a rejoin before the leave that followed it.
         first = {entry.ack_id: entry for entry in restore if entry.ack_id is not None}
+        self._drawn.difference_update(first)
         first.update(self.pending)
         self.pending = first
         return replayed, uncertain
 
-    def _requeue(self, entries: List[Entry]) -> int:
-        again = [entry for entry in entries if not entry.queued]
+    def _requeue(self) -> int:
+        """Put what was written and not answered back in front, in order; return how many."""
+        again = [entry for entry in self.pending.values() if not entry.queued]
         for entry in again:
             entry.queued = True
         self._queue.extendleft(reversed(again))
@@ -283,7 +288,7 @@ class Session:
     def abandon(self) -> List[Entry]:
         """Give up everything (the client stops) and return it; the restore list stays for the next start."""
         left = list(self.pending.values())
-        left += [entry for entry in self._queue if entry.ack_id is None and entry.frame is not None]
+        left += [entry for entry in self._queue if entry.ack_id is None]
         left += self._writing
         self.open = False
         self.pending.clear()

@@ -25,7 +25,7 @@ from .attempt import Attempt
 from .connection import Connection
 from .deadline import Deadline, wait
 from .records import DisconnectedArgs, StoppedArgs
-from .states import Reason
+from .states import Reason, State
 from .timers import Due, Timers
 
 if TYPE_CHECKING:
@@ -47,6 +47,9 @@ STABLE_AFTER = 1.0
 
 #: How many short-lived connections in a row are replaced without a delay.
 QUICK_LOSSES = 3
+
+#: Longest delay before a session is recovered again that was lost right after its last recovery (seconds).
+QUICK_LOSS_DELAY = 0.25
 
 #: How often the supervisor looks whether the application still holds the client (seconds).
 OWNER_CHECK = 20.0
@@ -71,6 +74,7 @@ class Supervisor:
         self.stopping = False
         self.finished = False
         self.failure: Optional[BaseException] = None
+        self.oldest_left = float("inf")  # serial of the first send that the end of the run failed
         self._stop_deadline = Deadline(None)
         self._released = threading.Event()  # nobody waits for this run any more
         # Owned by the supervisor thread:
@@ -117,7 +121,11 @@ class Supervisor:
             reason, failure = self._live()
         except BaseException as error:  # a bug of ours: the client must stop, not hang
             self._engine.log.exception("supervisor failed")
-            reason, failure = Reason.STOP_CALLED, error
+            connection = self._engine.connection
+            self.finish(Reason.STOP_CALLED, error)
+            if connection is not None:
+                connection.finish(0.0)
+            return
         self.finish(reason, failure)
 
     def _live(self) -> Tuple[Reason, Optional[BaseException]]:
@@ -200,7 +208,7 @@ class Supervisor:
         budget = Deadline(self._engine.options.recovery_timeout)
         delay, limit = RECOVERY_DELAYS
         if self._quick_losses > QUICK_LOSSES:
-            self._sleep(min(limit, delay * 2.0 ** (self._quick_losses - QUICK_LOSSES)))
+            self._sleep(min(QUICK_LOSS_DELAY, delay * (self._quick_losses - QUICK_LOSSES)))
         while not self._asked_to_stop():
             error = self._open(budget, recover=True)
             if error is None or self._asked_to_stop():
@@ -246,7 +254,7 @@ class Supervisor:
                 engine.connection = connection
             if recover and not stopped:
                 # Its answer is the sign that the recovery was accepted.
-                engine.session.control(engine.protocol.ping())
+                engine.session.control(engine.protocol.ping(), "ping")
                 timers.pinged(time.monotonic())
         if stopped:
             attempt.transport.abort()
@@ -266,15 +274,19 @@ class Supervisor:
         with self._mutex:
             if connection.opened:
                 return None
+            late = not (connection.ended or self.stopping)
             connection.ended = True  # a connected message that arrives from here on is too late
         cause = self._drop(connection)
+        hint = "check that the URL names a Web PubSub client endpoint"
+        if late:
+            return ConnectTimeout(
+                "no connected message from the service in time", url=attempt.shown_url, hint=hint
+            )
         if isinstance(cause, TransportClosed):
             text = "the service closed the connection before accepting it: %s" % cause
-        elif cause is connection.cause:
-            text = "the connection was lost before the service accepted it: %s" % cause
         else:
-            text = "no connected message from the service in time"
-        error = ConnectError(text, url=attempt.shown_url, hint="check that the URL names a Web PubSub client endpoint")
+            text = "the connection was lost before the service accepted it: %s" % cause
+        error = ConnectError(text, url=attempt.shown_url, hint=hint)
         error.__cause__ = cause
         return error
 
@@ -288,7 +300,7 @@ class Supervisor:
                     if due is Due.SEQUENCE_ACK:
                         engine.receiver.queue_sequence_ack_locked(connection)
                     elif due is Due.PING:
-                        engine.session.control(engine.protocol.ping())
+                        engine.session.control(engine.protocol.ping(), "ping")
                         timers.pinged(now)
                         connection.writable.notify()
                     else:
@@ -337,10 +349,14 @@ class Supervisor:
                 connection, engine.connection = engine.connection, None
                 engine.connection_id = engine.resume = None
                 left = engine.session.abandon()
+                self.oldest_left = min(
+                    (entry.serial for entry in left if entry.restores is None), default=float("inf")
+                )
                 engine.inbox.close(engine.stopped_error)
                 engine.listeners.stop(StoppedArgs(failure), announce=self.established)
                 engine.supervisor = None
-                engine.move_locked(reason)
+                if engine.state is not State.STOPPED:  # Ctrl-C may end a start() before its first transition
+                    engine.move_locked(reason)
                 engine.wake.notify_all()
         if not first:
             self._released.wait(RELEASE_WAIT)

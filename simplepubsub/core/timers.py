@@ -76,7 +76,8 @@ class Timers:
 
     def pinged(self, now: float) -> None:
         """Record that a ping was queued."""
-        self._ping_sent = now
+        if self._ping_sent is None:  # answers come in order: the next one belongs to the oldest ping
+            self._ping_sent = now
         if self._ping_interval:
             self._next_ping = now + self._ping_interval
 

@@ -20,7 +20,8 @@ from .frames import CLOSE, FrameParser, close_payload, encode_frames, parse_clos
 
 __all__ = ["WebSocketTransport"]
 
-#: Most bytes taken from the socket at once.
+#: Bytes taken from the socket at once, at first and at most: an idle connection should not hold a quarter of a megabyte.
+FIRST_RECEIVE_BYTES = 16 * 1024
 RECEIVE_BYTES = 256 * 1024
 
 
@@ -114,13 +115,18 @@ class _Stream:
         self._end_lock = threading.Lock()  # guards _released: a freed descriptor may belong to somebody else already
         self._released = False
         sock.settimeout(None)
-        self._buffer = bytearray(RECEIVE_BYTES)
-        self._view = memoryview(self._buffer)
+        self._view = memoryview(bytearray(FIRST_RECEIVE_BYTES))
 
     def receive(self) -> bytes:
         """Return what has arrived, waiting for at least one byte; empty at the end of the stream."""
-        # One buffer for the life of the connection: asking recv() for 256 KiB would allocate that much every time.
-        return bytes(self._view[: self._sock.recv_into(self._buffer)])
+        return self._received(self._sock.recv_into(self._view))
+
+    def _received(self, size: int) -> bytes:
+        """Return the first ``size`` bytes of the buffer, which is kept: recv() would allocate all of it every time."""
+        data = bytes(self._view[:size])
+        if size == len(self._view) and size < RECEIVE_BYTES:
+            self._view = memoryview(bytearray(2 * size))
+        return data
 
     def send(self, data: bytes) -> None:
         """Write everything."""
@@ -176,7 +182,7 @@ class _TlsStream(_Stream):
         while True:
             with self._lock:
                 try:
-                    return bytes(self._view[: self._tls.recv_into(self._buffer)])
+                    return self._received(self._tls.recv_into(self._view))
                 except ssl.SSLWantReadError:
                     writing = False
                 except ssl.SSLWantWriteError:
