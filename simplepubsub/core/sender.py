@@ -73,17 +73,14 @@ class Sender:
                 if session.open and self._engine.connection is not None:
                     if connection is None or not connection.claim_locked(entry):
                         self._engine.connection.writable.notify()
-            if connection is not None:
-                connection.write_claimed(entry)
-        except BaseException:  # Ctrl-C at any line must leave no claim behind, and nothing queued that nobody writes
-            with self._mutex:
-                if ack_id is not None and not chosen:
+        except BaseException:
+            if ack_id is not None and not chosen:
+                with self._mutex:
                     self.session.release_ack_id(ack_id)
-                if self._engine.connection is not None:
-                    self._engine.connection.writable.notify_all()
-            if connection is not None:
-                connection.drop_claim(entry)
             raise
+        finally:
+            if connection is not None:
+                connection.write_claimed(entry)  # in a finally: Ctrl-C must not leave the claim behind
         return entry
 
     def _wait_for_room_locked(self, entry: Entry, block: Optional[Deadline]) -> None:
@@ -138,7 +135,6 @@ class Sender:
         self._engine.check_blocking()
         with self._mutex:
             mark = self.session.mark()
-            run = self._engine.supervisor
             while not self.session.settled_up_to(mark):
                 if self._engine.supervisor is None:
                     raise self._engine.stopped_error()
@@ -147,8 +143,6 @@ class Sender:
                     count = self.session.unanswered
                     raise FlushTimeout("%d sends are unacknowledged after %s s" % (count, timeout), unacked=count)
                 self._engine.wait_changed_locked(remaining)
-            if run is not None and run.oldest_left <= mark:
-                raise self._engine.stopped_error()  # they are settled because stop() failed them
 
     def pause_before_retry(self, seconds: float) -> None:
         """Wait between two attempts of one send; a stop ends it. Raises ClientStopped."""

@@ -15,12 +15,12 @@ The life of an `Entry`::
 from __future__ import annotations
 
 from collections import deque
+from concurrent.futures import Future
 from typing import Deque, Dict, Iterable, List, Optional, Set, Tuple
 
-from .future import SendFuture
 from .protocol import Ack, Frame
 
-__all__ = ["Entry", "Session"]
+__all__ = ["Entry", "SendFuture", "Session"]
 
 #: Most bytes handed to one system call.
 BATCH_BYTES = 256 * 1024
@@ -32,6 +32,19 @@ def _oldest(entries: Iterable[Entry]) -> float:
         if entry.restores is None:
             return entry.serial
     return float("inf")
+
+
+class SendFuture(Future):  # type: ignore[type-arg]  # Future is not subscriptable at run time before Python 3.9
+    """The result of one send: None, or a SendMessageError. ``ack_id`` identifies it (None for fire and forget).
+
+    A callback added with ``add_done_callback`` runs in the reader thread: it must be quick, and may call ``*_nowait``
+    methods but nothing that blocks. A send cannot be cancelled: ``cancel()`` returns False.
+    """
+
+    ack_id: Optional[int] = None
+
+    def cancel(self) -> bool:
+        return False
 
 
 class Entry:
@@ -50,7 +63,8 @@ class Entry:
         self.frame = frame
         self.ack_id = ack_id
         self.size = len(frame[1])
-        self.future = SendFuture(ack_id)
+        self.future = SendFuture()
+        self.future.ack_id = ack_id
         self.join = join  # (group, True) joins it, (group, False) leaves it, once acknowledged
         self.restores = restores
         self.written = False  # at least once, on any connection: from then on its fate is uncertain
@@ -73,7 +87,7 @@ class Session:
         self.pending: Dict[int, Entry] = {}  # wants an answer; in the order of submission
         self.restore: Dict[str, None] = {}  # groups to rejoin on a new session, in order of joining
         self._queue: Deque[Entry] = deque()  # not written yet
-        self._control: Dict[object, Frame] = {}  # ahead of the queue, the newest of each kind
+        self._control: Deque[Frame] = deque()  # ahead of the queue
         self._writing: List[Entry] = []  # fire-and-forget entries in the batch being written
         self._in_flight: Set[int] = set()  # ack ids written on this link and unanswered, withdrawn ones included
         self._next_ack_id = 1
@@ -137,13 +151,9 @@ class Session:
             entry.queued = False
             self._queue.remove(entry)
 
-    def control(self, frame: Frame, kind: object = None) -> None:
-        """Queue a control frame (ping, pong, sequence acknowledgement) ahead of all data.
-
-        It replaces one of the same ``kind`` (None = an equal one) that is not written yet, so a peer that does not read cannot make us
-        collect them.
-        """
-        self._control[frame if kind is None else kind] = frame
+    def control(self, frame: Frame) -> None:
+        """Queue a control frame (ping, pong, sequence acknowledgement) ahead of all data."""
+        self._control.append(frame)
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -158,7 +168,7 @@ class Session:
 
     def take(self) -> List[Frame]:
         """Return the next batch for the writer and mark it written: from here on its fate is uncertain."""
-        frames = list(self._control.values())
+        frames = list(self._control)
         self._control.clear()
         if not self.open:
             return frames
