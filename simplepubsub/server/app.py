@@ -28,7 +28,7 @@ from .endpoint import ClientEndpoint, check_hub_name
 from .faults import Faults
 from .handlers import Dispatcher, Handler, Handlers
 from .limits import Limits
-from .listener import BACKLOG, listen, printable_host
+from .listener import Acceptor, listen, printable_host
 from .permissions import ALL_ROLES
 from .pump import Pump
 from .tokens import DEVELOPMENT_ACCESS_KEY, Tokens
@@ -319,6 +319,7 @@ class Server:
                 task.cancel()
             if pending:
                 loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+                loop.run_until_complete(_breathe())
             loop.run_until_complete(loop.shutdown_asyncgens())
             asyncio.set_event_loop(None)
             loop.close()
@@ -341,14 +342,19 @@ class Server:
         app.router.add_route("HEAD", "/api/health", _health)
         runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await runner.setup()
+        http: Any = runner.server
+        acceptor = Acceptor(loop, listener, http, self._ssl)
         try:
-            await web.SockSite(runner, listener, ssl_context=self._ssl, backlog=BACKLOG).start()
             ready.set_result(None)
             await self._stopping.wait()
-            await self._close_all()
         finally:
+            await acceptor.stop()
+            endpoint.stop()
+            await self._close_all()
             self._pump.stop()
+            await http.shutdown(_GOODBYE)
             await runner.cleanup()
+            await _breathe()
 
     def _progress(self) -> None:
         self._pump.retry_waiting()
@@ -376,3 +382,9 @@ class Server:
 
 async def _health(request: web.Request) -> web.Response:
     return web.Response(text="")
+
+
+async def _breathe() -> None:
+    """Let the loop run what is due, and what that makes due."""
+    for _ in range(3):
+        await asyncio.sleep(0)

@@ -7,13 +7,14 @@ over. All in one synchronous step, so that no byte can arrive in between. Protoc
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
 import logging
 import re
 import secrets
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from aiohttp import web
 
@@ -96,9 +97,12 @@ class ClientEndpoint:
         self._faults = faults
         self._audiences = audiences  # (host header, hub name as requested) -> what a token may be made out to
         self._allow_anonymous = allow_anonymous
+        self._handshakes: Set[Optional["asyncio.Task[Any]"]] = set()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Upgrade the request, or answer it with 4xx and the reason as text."""
+        task = asyncio.current_task()
+        self._handshakes.add(task)
         try:
             await self._faults.admit()
             accept = _accept_key(request)
@@ -114,6 +118,14 @@ class ClientEndpoint:
         except Refused as error:
             log.warning("refused a client with %d: %s", error.status, error)
             return web.Response(status=error.status, text=str(error))
+        finally:
+            self._handshakes.discard(task)
+
+    def stop(self) -> None:
+        """Give up handshakes that wait: for a connect handler, or for the end of a fault."""
+        for task in self._handshakes:
+            if task is not None:
+                task.cancel()
 
     # --- a new connection ---------------------------------------------------------------------------------------------
 

@@ -93,7 +93,7 @@ class Hub:
         self.work.congested.pop(session, None)
         session.hopeless = False
         if len(session.unacked) > self.work.high_messages or session.unacked_bytes > self.work.high_bytes:
-            self.work.strain(session, now)
+            self.work.strain(session)
         self.work.counters["recovered"] += 1
         return session, previous
 
@@ -289,7 +289,7 @@ class Hub:
                     if len(unacked) > limits.max_unacked_messages or session.unacked_bytes > limits.max_unacked_bytes:
                         overflowed.append(session)
                         continue
-                    work.strain(session, now)
+                    work.strain(session)
                 if session.link is None:
                     continue
             else:

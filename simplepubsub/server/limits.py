@@ -27,5 +27,6 @@ class Limits:
     #: User events of one connection that wait for their handler; beyond, its further events wait in the socket.
     max_waiting_events: int = 256
     #: Seconds that publishers wait for a receiver that is behind, so that a burst does not overflow a healthy one. A
-    #: receiver that has not caught up by then is not waited for again until it has: it overflows and is closed.
-    patience: float = 0.1
+    #: receiver that has not caught up by then is not waited for again until it has: it overflows and is closed. Time in
+    #: which the server itself did not get to run (a busy machine, the interpreter lock) hardly counts.
+    patience: float = 0.5

@@ -2,15 +2,111 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import logging
 import socket
+import ssl as ssl_module
 import sys
+from typing import Any, Callable, Optional, Set
 
 from ..exceptions import ServerError
 
-__all__ = ["BACKLOG", "listen", "printable_host"]
+__all__ = ["Acceptor", "listen", "printable_host"]
+
+log = logging.getLogger("simplepubsub.server")
 
 #: Connections that the system accepts ahead of us.
-BACKLOG = 512
+_BACKLOG = 512
+
+#: Connections to accept in one iteration of the loop.
+_ACCEPTS = 32
+
+#: Seconds to wait when the process has no file descriptor left for another connection.
+_RETRY_DELAY = 0.5
+
+
+class Acceptor:
+    """Accepts connections, each with a protocol from ``factory``, until it is stopped. Belongs to the server's loop.
+
+    Not an asyncio server: closing one in the moment of an accept loses that socket (its transport cannot be attached
+    any more), and then a stopped server leaves something behind.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        listener: socket.socket,
+        factory: Callable[[], Any],
+        ssl: Optional[ssl_module.SSLContext],
+    ) -> None:
+        self._loop = loop
+        self._listener = listener
+        self._factory = factory
+        self._ssl = ssl
+        self._opening: Set["asyncio.Task[None]"] = set()  # TLS handshakes, mostly
+        self._timer: Optional[asyncio.TimerHandle] = None
+        self._task: Optional["asyncio.Task[None]"] = None
+        try:
+            loop.add_reader(listener, self._ready)
+        except NotImplementedError:  # the default loop of Windows
+            self._task = loop.create_task(self._accept())
+
+    async def stop(self) -> None:
+        """Accept nothing more and give up what is not open yet."""
+        tasks = list(self._opening)
+        if self._task is not None:
+            tasks.append(self._task)
+        else:
+            self._loop.remove_reader(self._listener)
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _ready(self) -> None:
+        """Accept what has come in, not without end: others want the loop too."""
+        for _ in range(_ACCEPTS):
+            try:
+                sock, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                # Out of descriptors, usually; the listener stays readable, so look away for a while.
+                log.error("cannot accept a connection: %s", error)
+                self._loop.remove_reader(self._listener)
+                self._timer = self._loop.call_later(_RETRY_DELAY, self._loop.add_reader, self._listener, self._ready)
+                return
+            self._take(sock)
+
+    async def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = await self._loop.sock_accept(self._listener)
+            except OSError as error:
+                log.error("cannot accept a connection: %s", error)
+                await asyncio.sleep(_RETRY_DELAY)
+            else:
+                self._take(sock)
+
+    def _take(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        task = self._loop.create_task(self._open(sock))
+        self._opening.add(task)
+        task.add_done_callback(functools.partial(self._opened, sock))
+
+    def _opened(self, sock: socket.socket, task: "asyncio.Task[None]") -> None:
+        self._opening.discard(task)
+        if task.cancelled():
+            sock.close()  # it may have been cancelled before it began, and then nobody else knows the socket
+
+    async def _open(self, sock: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._factory, sock, ssl=self._ssl)
+        except (OSError, asyncio.TimeoutError) as error:  # ssl.SSLError is an OSError
+            log.info("a connection failed before it was open: %s", error)
 
 
 def listen(host: str, port: int, loopback_only: bool) -> socket.socket:
@@ -34,7 +130,7 @@ def listen(host: str, port: int, loopback_only: bool) -> socket.socket:
         else:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(BACKLOG)
+        listener.listen(_BACKLOG)
         listener.setblocking(False)
     except OSError as error:
         listener.close()

@@ -26,6 +26,9 @@ log = logging.getLogger("simplepubsub.server")
 _SLICE = 64
 _TURN = 256
 
+#: Pieces in which `Limits.patience` is counted.
+_PATIENCE_TICKS = 20
+
 
 class Pump:
     """The scheduler of one server. ``dispatch`` starts the handler calls that the hubs ask for."""
@@ -55,6 +58,7 @@ class Pump:
         self._drained: Optional["asyncio.Future[None]"] = None
         self._scheduled = False
         self._stopped = False
+        self._patience_tick = work.limits.patience / _PATIENCE_TICKS
         self._patience_timer: Optional[asyncio.TimerHandle] = None
         self._expiry_timer: Optional[asyncio.TimerHandle] = None
         self._keep_alive_timer: Optional[asyncio.TimerHandle] = None
@@ -143,7 +147,7 @@ class Pump:
             for call in calls:
                 self._dispatch(call)
         if work.congested and (self._waiting or self._waiters) and self._patience_timer is None:
-            self._lose_patience()
+            self._patience_timer = self.loop.call_later(self._patience_tick, self._wait)
         if work.retained and self._expiry_timer is None:
             self._expire()
         if runnable or work.relieved or work.dirty or work.calls:
@@ -168,13 +172,11 @@ class Pump:
                 session.link = None
                 link.close(*session.closing)
 
-    def _lose_patience(self) -> None:
+    def _wait(self) -> None:
+        """Count a bit of patience. A late tick counts no more than any other: then nobody else could run either."""
         self._patience_timer = None
-        due = self.work.lose_patience(self.loop.time())
-        if due is not None and (self._waiting or self._waiters):
-            self._patience_timer = self.loop.call_at(due, self._lose_patience)
-        if self.work.relieved:
-            self.wake()
+        self.work.wait(self._patience_tick)
+        self.wake()
 
     def _expire(self) -> None:
         self._expiry_timer = None

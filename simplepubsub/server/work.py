@@ -22,9 +22,9 @@ _COUNTERS = "connected recovered refused_recoveries expired overflowed published
 class Work:
     """What the hubs want done, and the state that they share. Belongs to the server's loop.
 
-    Congestion: a receiver whose window or socket is more than about half full is in ``congested`` with the time when
-    that began, and publishers to it pause, so that a burst does not overflow a healthy receiver. `lose_patience` takes
-    it out after `Limits.patience`; from then on it is ``hopeless``: nobody waits for it until it has caught up.
+    Congestion: a receiver whose window or socket is more than about half full is in ``congested``, and publishers to it
+    pause, so that a burst does not overflow a healthy receiver. When they have waited for `Limits.patience` it is taken
+    out and ``hopeless``: nobody waits for it until it has caught up.
     """
 
     def __init__(self, limits: Limits = Limits(), recovery_window: float = 30.0) -> None:
@@ -33,7 +33,10 @@ class Work:
         self.hubs: Dict[str, Hub] = {}
         self.dirty: List[Session] = []
         self.calls: List[Call] = []
+        #: Receivers that publishers wait for, with the reading of ``waited`` when that began, so oldest first.
         self.congested: Dict[Session, float] = {}
+        #: Seconds that publishers have been waiting for anybody at all.
+        self.waited = 0.0
         #: Set when somebody left ``congested``: publishers that wait may try again.
         self.relieved = False
         #: Sessions without a socket, with the time when they expire, soonest first.
@@ -66,10 +69,10 @@ class Work:
             session.dirty = True
             self.dirty.append(session)
 
-    def strain(self, session: Session, now: float) -> None:
+    def strain(self, session: Session) -> None:
         """Make publishers wait for ``session``, unless they did and it did not help."""
         if not session.hopeless and not session.ended and session not in self.congested:
-            self.congested[session] = now
+            self.congested[session] = self.waited
 
     def relieve(self, session: Session) -> None:
         """Look whether ``session`` has caught up, and let publishers go on if so."""
@@ -82,16 +85,16 @@ class Work:
             if self.congested.pop(session, None) is not None:
                 self.relieved = True
 
-    def lose_patience(self, now: float) -> Optional[float]:
-        """Stop waiting for receivers that had their chance; return when the next one is due, None if nobody is."""
+    def wait(self, seconds: float) -> None:
+        """Note that publishers have waited so much longer, and give up the receivers that had their chance."""
+        self.waited += seconds
         while self.congested:
             session, since = next(iter(self.congested.items()))
-            if since + self.limits.patience > now:
-                return since + self.limits.patience
+            if self.waited - since < self.limits.patience:
+                return
             del self.congested[session]
             session.hopeless = True
             self.relieved = True
-        return None
 
     def expire(self, now: float) -> Optional[float]:
         """End retained sessions whose time is over; return when the next one is due, None if there is none."""

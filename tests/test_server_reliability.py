@@ -1,0 +1,207 @@
+"""Recovery, keep-alive and slow readers, on real sockets."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+
+import pytest
+import websocket
+
+from simplepubsub.server import Limits
+from tests.helpers import MS, Recorder, make_frame, run_thread, scaled, wait_until
+from tests.rawclient import PLAIN, RELIABLE, Clients, Closed, RawClient, upgrade_request
+
+
+@pytest.fixture
+def connect(server):
+    """`connect(*subprotocols, hub=, url=, query=, headers=, **options of client_access_url)`."""
+    with Clients(server) as clients:
+        yield clients.connect
+
+
+# --- recovery (3.3), keep-alive (1.7) ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cut", ["reset", "abort", "close 1001", "close 4000"])
+def test_a_lost_connection_is_recovered(server, connect, cut):
+    client, sender = connect(RELIABLE, groups=["lobby"], user_id="mina"), connect(PLAIN)
+    sender.publish("lobby", "before")
+    assert client.receive()["sequenceId"] == 1
+    if cut == "reset":
+        server.faults.drop_connections()
+        sender = connect(PLAIN)
+    elif cut == "abort":
+        client.abort()
+    else:
+        client.close(int(cut[6:]))
+    wait_until(lambda: server.stats()["retained"] == 1)
+    sender.publish("lobby", "while away", ackId=1)
+    sender.receive()
+    again = client.recover()
+    assert again.first["connectionId"] == client.connection_id
+    assert [(m["sequenceId"], m["data"]) for m in again.receive_many(2)] == [(1, "before"), (2, "while away")]
+    again.acknowledge(2)
+    sender.publish("lobby", "after")
+    assert again.receive()["sequenceId"] == 3
+    assert server.stats()["recovered"] == 1
+    again.abort()
+
+
+def test_a_goodbye_with_1000_is_final(server, connect):
+    client = connect(RELIABLE)
+    client.close(1000)
+    wait_until(lambda: not server.connections())
+    with pytest.raises(Closed) as caught:
+        client.recover()
+    assert caught.value.code == 1008
+
+
+@pytest.mark.parametrize("wrong", [{"token": "x"}, {"connection_id": "x"}])
+def test_a_refused_recovery_is_an_accepted_websocket_closed_1008(connect, wrong):
+    client = connect(RELIABLE)
+    with pytest.raises(Closed) as caught:
+        RawClient(client.recovery_url(**wrong), RELIABLE)
+    assert caught.value.code == 1008
+    client.assert_quiet()
+
+
+def test_recovery_ignores_the_token_and_keeps_the_subprotocol(server, connect):
+    client = connect(RELIABLE, groups=["lobby"])
+    client.abort()
+    with RawClient(client.recovery_url() + "&access_token=expired", PLAIN) as again:
+        assert again.subprotocol == PLAIN  # what was offered is echoed
+        server.hub("plaza").send_to_group("lobby", "x")
+        assert again.receive()["sequenceId"] == 1  # and the original is spoken
+
+
+def test_recovery_takes_over_a_socket_that_still_lives(connect):
+    client = connect(RELIABLE)
+    with client.recover() as again:
+        client.expect_loss()
+        again.assert_quiet()
+
+
+def test_retained_sessions_expire_and_say_so(fresh_server):
+    server = fresh_server(recovery_window=50 * MS)
+    recorder = Recorder()
+    server.on("disconnected", handler=lambda event: recorder.record("gone", event.reason))
+    with RawClient(server.client_access_url("h"), RELIABLE) as client:
+        client.abort()
+        assert recorder.wait_event("gone") == "the client did not come back in time"
+        assert server.connections() == []
+        assert server.stats()["expired"] == 1
+
+
+def test_peers_are_pinged_and_dropped_when_they_are_dead(fresh_server):
+    server = fresh_server(keep_alive_interval=50 * MS)
+    with RawClient(server.client_access_url("h"), RELIABLE) as alive, socket.create_connection(
+        ("127.0.0.1", server.port), timeout=scaled(5)
+    ) as dead:
+        dead.sendall(upgrade_request(server, server.client_access_url("h"), "Sec-WebSocket-Protocol: " + RELIABLE))
+        opcodes = [alive.frame()[0] for _ in range(8)]  # each is answered by websocket-client while it reads
+        assert set(opcodes) == {websocket.ABNF.OPCODE_PING}
+        received = b""
+        while True:
+            piece = dead.recv(4096)
+            if not piece:
+                break
+            received += piece
+        assert b"\x89\x00" in received  # it was asked before it was dropped
+        assert server.stats()["retained"] == 1  # and may come back
+
+
+# --- slow readers -----------------------------------------------------------------------------------------------------
+
+
+def test_a_stuck_reliable_reader_is_closed_and_costs_its_group_one_moment(server, connect):
+    stuck, healthy, sender = connect(RELIABLE, groups=["lobby"]), connect(PLAIN, groups=["lobby"]), connect(PLAIN)
+    count = 3000
+
+    def publish():
+        for number in range(count):
+            sender.publish("lobby", str(number))
+
+    begin = time.monotonic()
+    with run_thread(publish):
+        arrived = [time.monotonic() for _ in range(count) if healthy.receive()]
+    gaps = [later - earlier for earlier, later in zip([begin] + arrived, arrived)]
+    assert max(gaps) < scaled(1)
+    assert sum(gap > scaled(0.09) for gap in gaps) <= 2
+    assert stuck.expect_close()[0] == 1008
+    stats = server.stats()
+    assert (stats["overflowed"], stats["published"]) == (1, count)
+    with pytest.raises(Closed) as caught:
+        stuck.recover()
+    assert caught.value.code == 1008
+
+
+def test_a_stuck_plain_reader_is_closed(fresh_server):
+    server = fresh_server(limits=Limits(max_unacked_bytes=2**20))
+    url = server.client_access_url("h", groups=["lobby"])
+    with RawClient(url, PLAIN) as stuck, RawClient(url, PLAIN) as healthy:
+        data = "x" * 200_000
+        for _ in range(200):  # far more than the buffers of the system can hold
+            server.hub("h").send_to_group("lobby", data)
+            assert healthy.receive()["data"] == data
+            if server.stats()["overflowed"]:
+                break
+        assert server.stats()["overflowed"] == 1
+        assert len(server.connections()) == 1
+        assert healthy.receive is not stuck.receive
+
+
+def test_a_publisher_that_does_not_read_its_answers_is_not_answered_for_ever(server, connect):
+    sender = connect(PLAIN, timeout=1.0)
+    frame = make_frame(1, json.dumps({"type": "ping"}).encode(), mask=b"abcd") * 20_000
+    with pytest.raises((OSError, websocket.WebSocketTimeoutException)):
+        for _ in range(200):
+            sender.ws.sock.sendall(frame)
+    assert connect(PLAIN).first  # the server is as responsive as ever
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_a_flat_out_publisher_does_not_overflow_readers_that_acknowledge(server, connect, members):
+    count = 20_000
+    readers = [connect(RELIABLE, groups=["lobby"], timeout=30) for _ in range(members)]
+
+    def read(client):
+        for number in range(1, count + 1):
+            assert client.receive()["sequenceId"] == number
+            if number % 300 == 0:
+                client.acknowledge(number)
+
+    sender = connect(PLAIN, timeout=30)
+    threads = [run_thread(read, reader, join_timeout=60) for reader in readers]
+    for thread in threads:
+        thread.__enter__()
+    text = json.dumps({"type": "sendToGroup", "group": "lobby", "dataType": "text", "data": "x" * 80})
+    frame = make_frame(1, text.encode(), mask=b"abcd") * 1000
+    for _ in range(count // 1000):
+        sender.ws.sock.sendall(frame)
+    for thread in threads:
+        thread.__exit__(None, None, None)
+    assert server.stats()["overflowed"] == 0
+
+
+def test_a_flat_out_publisher_that_reads_its_own_echo_does_not_overflow(server, connect):
+    count = 20_000
+    client = connect(RELIABLE, groups=["lobby"], timeout=30)
+    lock = threading.Lock()  # websocket-client locks too, but not around the raw socket
+
+    def publish():
+        text = json.dumps({"type": "sendToGroup", "group": "lobby", "dataType": "text", "data": "x" * 80})
+        frame = make_frame(1, text.encode(), mask=b"abcd") * 100
+        for _ in range(count // 100):
+            with lock:
+                client.ws.sock.sendall(frame)
+
+    with run_thread(publish, join_timeout=60):
+        for number in range(1, count + 1):
+            assert client.receive()["sequenceId"] == number
+            if number % 300 == 0:
+                with lock:
+                    client.acknowledge(number)
+    assert server.stats()["overflowed"] == 0
