@@ -10,16 +10,33 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Optional
 
-from ..exceptions import ConnectError
+from ..exceptions import ConnectError, ConnectTimeout, TransportClosed
 from .protocol import Resume, Transport
 
 if TYPE_CHECKING:
     from .engine import Engine
 
-__all__ = ["Attempt"]
+__all__ = ["Attempt", "not_accepted"]
 
 # How long an abandoned attempt is waited for (seconds): abort() usually ends it at once.
 ABANDON_WAIT = 0.5
+
+
+def not_accepted(cause: BaseException, late: bool, shown_url: str) -> ConnectError:
+    """Return the error for a connection that opened and ended by ``cause`` before the service had accepted it.
+
+    ``late`` says that we ended it, for want of an answer.
+    """
+    hint = "check that the URL names a Web PubSub client endpoint"
+    if late:
+        return ConnectTimeout("no connected message from the service in time", url=shown_url, hint=hint)
+    if isinstance(cause, TransportClosed):
+        text = "the service closed the connection before accepting it: %s" % cause
+    else:
+        text = "the connection was lost before the service accepted it: %s" % cause
+    error = ConnectError(text, url=shown_url, hint=hint)
+    error.__cause__ = cause
+    return error
 
 
 class Attempt:

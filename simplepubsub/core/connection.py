@@ -249,6 +249,11 @@ class Connection:
                 engine.freed_locked()
         engine.sender.complete_written(done)
 
+    def kick_locked(self) -> None:
+        """Tell the writer that there is something to write; while it writes it looks by itself before it waits."""
+        if self._writer_idle:
+            self.writable.notify_all()
+
     def claim_locked(self, entry: Entry) -> bool:
         """Let the calling application thread write ``entry`` itself if the writer is idle; `write_claimed` must follow.
 

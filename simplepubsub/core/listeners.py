@@ -122,7 +122,6 @@ class Listeners:
         """The client runs: start the dispatcher if anyone listens, now or as soon as someone does."""
         with self._mutex:
             self._running = True
-            self._changed.notify_all()
             self._start_locked()
 
     def _start_locked(self) -> None:
@@ -158,7 +157,7 @@ class Listeners:
             thread, stops = self._thread, self._stops
             if thread is None or thread is threading.current_thread():
                 return True
-            while self._stops_done < stops and not self._running:
+            while self._stops_done < stops:
                 if deadline.expired():
                     return False
                 wait(self._changed, deadline.remaining())

@@ -156,6 +156,13 @@ class Protocol:
         """Return the frame that acknowledges every message up to ``sequence_id``; reliable protocols only."""
         raise AssertionError("a protocol must implement sequence_ack()")
 
+    def finish(self, body: bytes, ack_id: Optional[int]) -> Frame:
+        """Return the frame of an encoded command, now that its ack id is known (None = no answer is wanted).
+
+        Called under the engine's mutex: it joins bytes and does nothing that takes long or fails.
+        """
+        raise AssertionError("a protocol must implement finish()")
+
     def restore(self, key: str, ack_id: int) -> Frame:
         """Return the frame that restores one entry of the restore list (a group) on a new session."""
         raise AssertionError("a protocol must implement restore()")

@@ -31,70 +31,72 @@ class Sender:
         self._counters = counters
 
     def submit(
-        self, make: Callable[[Optional[int]], Entry], ack_id: Optional[int], ack: bool, block: Optional[Deadline]
+        self,
+        body: bytes,
+        ack_id: Optional[int],
+        ack: bool,
+        block: Optional[Deadline],
+        join: Optional[Tuple[str, bool]] = None,
     ) -> Entry:
-        """Queue the entry that ``make(ack_id)`` encodes; with ``block`` wait for room that long.
+        """Queue the command ``body``; with ``block`` wait for room that long.
 
-        Raises ClientStopped, OutboxFull, AckTimeout, and what ``make`` raises (then nothing is queued).
+        The ack id is drawn and queued in one step, so no two sends can ever share one. Raises ClientStopped, OutboxFull,
+        AckTimeout, and SendMessageError when ``ack_id`` is in progress; nothing is queued then.
         """
+        engine = self._engine
         if block is not None:
-            self._engine.check_blocking()
-        else:
-            self._engine.check()
-        if self._engine.supervisor is None:
-            raise self._engine.stopped_error()
-        if ack and ack_id is None:
-            with self._mutex:
-                ack_id = self.session.next_ack_id()
-            chosen = False
-        else:
-            chosen = ack and ack_id is not None
+            engine.check_blocking()
+        elif engine.forked:
+            engine.check()
         connection = None
+        entry = None
         try:
-            entry = make(ack_id if ack else None)
             with self._mutex:
                 session = self.session
                 while True:
-                    if self._engine.supervisor is None or self._engine.supervisor.stopping:
-                        raise self._engine.stopped_error()
-                    if session.has_room(entry.size):
+                    if engine.supervisor is None or engine.supervisor.stopping:
+                        raise engine.stopped_error()
+                    if session.has_room(len(body)):
                         break
-                    self._wait_for_room_locked(entry, block)
-                if chosen:
-                    assert ack_id is not None
-                    if session.in_progress(ack_id):
-                        raise SendMessageError("a send with ack_id %d is already in progress" % ack_id, ack_id=ack_id)
+                    self._wait_for_room_locked(ack_id, block)
+                if not ack:
+                    ack_id = None
+                elif ack_id is None:
+                    ack_id = session.next_ack_id()
+                elif ack_id in session.pending:
+                    raise SendMessageError("a send with ack_id %d is already in progress" % ack_id, ack_id=ack_id)
+                else:
                     session.reserve_ack_id(ack_id)
+                entry = Entry(engine.protocol.finish(body, ack_id), ack_id, join=join)
                 if block is not None and ack:
-                    connection = self._engine.connection
+                    connection = engine.connection
                 session.submit(entry)
                 self._counters["sent"] += 1
-                self._engine.receiver.answers_wanted_locked()
-                if session.open and self._engine.connection is not None:
+                engine.receiver.answers_wanted_locked()
+                if session.open and engine.connection is not None:
                     if connection is None or not connection.claim_locked(entry):
-                        self._engine.connection.writable.notify()
-        except BaseException:
-            if ack_id is not None and not chosen:
-                with self._mutex:
-                    self.session.release_ack_id(ack_id)
-            raise
-        finally:
+                        engine.connection.kick_locked()
             if connection is not None:
-                connection.write_claimed(entry)  # in a finally: Ctrl-C must not leave the claim behind
+                connection.write_claimed(entry)
+        except BaseException:  # Ctrl-C at any line must leave no claim behind, and nothing queued that nobody writes
+            with self._mutex:
+                if engine.connection is not None:
+                    engine.connection.writable.notify_all()
+            if connection is not None and entry is not None:
+                connection.drop_claim(entry)
+            raise
         return entry
 
-    def _wait_for_room_locked(self, entry: Entry, block: Optional[Deadline]) -> None:
+    def _wait_for_room_locked(self, ack_id: Optional[int], block: Optional[Deadline]) -> None:
         full = "the outbox is full: %d of %d bytes are unsent or unacknowledged" % (
             self.session.size,
             self.session.max_bytes,
         )
         if block is None:
-            raise OutboxFull(
-                full + "; call flush(), use the blocking method, or raise max_outbox_bytes", ack_id=entry.ack_id
-            )
+            raise OutboxFull(full + "; call flush(), use the blocking method, or raise max_outbox_bytes", ack_id=ack_id)
         remaining = block.remaining()
         if remaining is not None and remaining <= 0:
-            raise AckTimeout(full + " and stayed so; nothing was sent", ack_id=entry.ack_id, written=False)
+            raise AckTimeout(full + " and stayed so; nothing was sent", ack_id=ack_id, written=False)
         self._engine.wait_changed_locked(remaining)
 
     def result(self, entry: Entry, deadline: Deadline) -> None:
@@ -135,6 +137,7 @@ class Sender:
         self._engine.check_blocking()
         with self._mutex:
             mark = self.session.mark()
+            run = self._engine.supervisor
             while not self.session.settled_up_to(mark):
                 if self._engine.supervisor is None:
                     raise self._engine.stopped_error()
@@ -143,6 +146,8 @@ class Sender:
                     count = self.session.unanswered
                     raise FlushTimeout("%d sends are unacknowledged after %s s" % (count, timeout), unacked=count)
                 self._engine.wait_changed_locked(remaining)
+            if run is not None and run.oldest_left <= mark:
+                raise self._engine.stopped_error()  # they are settled because stop() failed them
 
     def pause_before_retry(self, seconds: float) -> None:
         """Wait between two attempts of one send; a stop ends it. Raises ClientStopped."""

@@ -15,12 +15,12 @@ The life of an `Entry`::
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import Future
 from typing import Deque, Dict, Iterable, List, Optional, Set, Tuple
 
+from .future import SendFuture
 from .protocol import Ack, Frame
 
-__all__ = ["Entry", "SendFuture", "Session"]
+__all__ = ["Entry", "Session"]
 
 #: Most bytes handed to one system call.
 BATCH_BYTES = 256 * 1024
@@ -32,19 +32,6 @@ def _oldest(entries: Iterable[Entry]) -> float:
         if entry.restores is None:
             return entry.serial
     return float("inf")
-
-
-class SendFuture(Future):  # type: ignore[type-arg]  # Future is not subscriptable at run time before Python 3.9
-    """The result of one send: None, or a SendMessageError. ``ack_id`` identifies it (None for fire and forget).
-
-    A callback added with ``add_done_callback`` runs in the reader thread: it must be quick, and may call ``*_nowait``
-    methods but nothing that blocks. A send cannot be cancelled: ``cancel()`` returns False.
-    """
-
-    ack_id: Optional[int] = None
-
-    def cancel(self) -> bool:
-        return False
 
 
 class Entry:
@@ -63,8 +50,7 @@ class Entry:
         self.frame = frame
         self.ack_id = ack_id
         self.size = len(frame[1])
-        self.future = SendFuture()
-        self.future.ack_id = ack_id
+        self.future = SendFuture(ack_id)
         self.join = join  # (group, True) joins it, (group, False) leaves it, once acknowledged
         self.restores = restores
         self.written = False  # at least once, on any connection: from then on its fate is uncertain
@@ -87,32 +73,19 @@ class Session:
         self.pending: Dict[int, Entry] = {}  # wants an answer; in the order of submission
         self.restore: Dict[str, None] = {}  # groups to rejoin on a new session, in order of joining
         self._queue: Deque[Entry] = deque()  # not written yet
-        self._control: Deque[Frame] = deque()  # ahead of the queue
+        self._control: Dict[object, Frame] = {}  # ahead of the queue, the newest of each kind
         self._writing: List[Entry] = []  # fire-and-forget entries in the batch being written
         self._in_flight: Set[int] = set()  # ack ids written on this link and unanswered, withdrawn ones included
         self._next_ack_id = 1
-        self._drawn: Set[int] = set()  # automatic ids whose entries are not submitted yet
         self._serial = 0
 
     # --- submitting ---------------------------------------------------------------------------------------------------
 
     def next_ack_id(self) -> int:
-        """Return an unused ack id; ids rise for the life of the client, so frames can be replayed as they are.
-
-        It counts as in progress until its entry is submitted or `release_ack_id` gives it up.
-        """
+        """Return an unused ack id; ids rise for the life of the client, so frames can be replayed as they are."""
         ack_id = self._next_ack_id
         self._next_ack_id = ack_id + 1
-        self._drawn.add(ack_id)
         return ack_id
-
-    def release_ack_id(self, ack_id: int) -> None:
-        """Forget an automatic id that no entry will use; does nothing once one does."""
-        self._drawn.discard(ack_id)
-
-    def in_progress(self, ack_id: int) -> bool:
-        """Return whether an entry with ``ack_id`` is pending or about to be submitted."""
-        return ack_id in self.pending or ack_id in self._drawn
 
     def reserve_ack_id(self, ack_id: int) -> None:
         """Keep automatic ids clear of one that the user chose: the service would take the second use for a repeat."""
@@ -124,14 +97,13 @@ class Session:
         return self.size + size <= self.max_bytes or not self.size
 
     def submit(self, entry: Entry) -> None:
-        """Queue an entry; the caller has checked `has_room`, and `in_progress` for an id that the user chose."""
+        """Queue an entry; the caller has checked `has_room`, and that its ack id is not pending."""
         self._serial += 1
         entry.serial = self._serial
         self.size += entry.size
         entry.queued = True
         if entry.ack_id is not None:
             self.pending[entry.ack_id] = entry
-            self._drawn.discard(entry.ack_id)
         self._queue.append(entry)
 
     def withdraw(self, entry: Entry) -> bool:
@@ -151,9 +123,13 @@ class Session:
             entry.queued = False
             self._queue.remove(entry)
 
-    def control(self, frame: Frame) -> None:
-        """Queue a control frame (ping, pong, sequence acknowledgement) ahead of all data."""
-        self._control.append(frame)
+    def control(self, frame: Frame, kind: object = None) -> None:
+        """Queue a control frame (ping, pong, sequence acknowledgement) ahead of all data.
+
+        It replaces one of the same ``kind`` (None = an equal one) that is not written yet, so a peer that does not
+        read cannot make us collect them.
+        """
+        self._control[frame if kind is None else kind] = frame
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -168,7 +144,7 @@ class Session:
 
     def take(self) -> List[Frame]:
         """Return the next batch for the writer and mark it written: from here on its fate is uncertain."""
-        frames = list(self._control)
+        frames = list(self._control.values())
         self._control.clear()
         if not self.open:
             return frames
@@ -282,7 +258,6 @@ class Session:
         self._queue.extendleft(reversed(restore))
         # In the order of writing, so that a later recovery replays a rejoin before the leave that followed it.
         first = {entry.ack_id: entry for entry in restore if entry.ack_id is not None}
-        self._drawn.difference_update(first)
         first.update(self.pending)
         self.pending = first
         return replayed, uncertain

@@ -21,7 +21,7 @@ from ..exceptions import (
     TransportClosed,
     TransportError,
 )
-from .attempt import Attempt
+from .attempt import Attempt, not_accepted
 from .connection import Connection
 from .deadline import Deadline, wait
 from .records import DisconnectedArgs, StoppedArgs
@@ -277,18 +277,7 @@ class Supervisor:
             late = not (connection.ended or self.stopping)
             connection.ended = True  # a connected message that arrives from here on is too late
         cause = self._drop(connection)
-        hint = "check that the URL names a Web PubSub client endpoint"
-        if late:
-            return ConnectTimeout(
-                "no connected message from the service in time", url=attempt.shown_url, hint=hint
-            )
-        if isinstance(cause, TransportClosed):
-            text = "the service closed the connection before accepting it: %s" % cause
-        else:
-            text = "the connection was lost before the service accepted it: %s" % cause
-        error = ConnectError(text, url=attempt.shown_url, hint=hint)
-        error.__cause__ = cause
-        return error
+        return not_accepted(cause, late, attempt.shown_url)
 
     def _watch(self, connection: Connection) -> None:
         """Run the timers until the connection ends or a stop is asked for."""
@@ -349,9 +338,7 @@ class Supervisor:
                 connection, engine.connection = engine.connection, None
                 engine.connection_id = engine.resume = None
                 left = engine.session.abandon()
-                self.oldest_left = min(
-                    (entry.serial for entry in left if entry.restores is None), default=float("inf")
-                )
+                self.oldest_left = min((entry.serial for entry in left if entry.restores is None), default=float("inf"))
                 engine.inbox.close(engine.stopped_error)
                 engine.listeners.stop(StoppedArgs(failure), announce=self.established)
                 engine.supervisor = None
