@@ -46,9 +46,12 @@ def check_proxy(proxy: Union[str, bool, None]) -> None:
     if proxy is None or proxy is False:
         return
     if isinstance(proxy, str):
-        parts = urlsplit(proxy)
-        if parts.scheme in PROXY_SCHEMES and parts.hostname:
-            return
+        try:
+            parts = urlsplit(proxy)
+            if parts.scheme in PROXY_SCHEMES and parts.hostname and parts.port != 0:
+                return
+        except ValueError:  # brackets without an address, a port that is no number
+            pass
     raise InvalidArgument(
         "proxy must be None (use the environment), False (no proxy) or a URL such as http://host:port or "
         "socks5://host:port, not %s" % (redact_url(proxy) if isinstance(proxy, str) else repr(proxy))
