@@ -21,7 +21,7 @@
     +-- MessagesLost                      a gap in the stream                   .gap
     +-- InvalidArgument                   the caller's mistake (also a builtin ValueError)
     |   +-- MessageTooLarge               over 1 MiB                            .size .limit
-    +-- ClientStateError                  the call does not fit the client's state
+    +-- ClientStateError                  the call does not fit the client's state (also a builtin RuntimeError)
     |   +-- ForkedError                   the client belongs to the parent process
     +-- TransportError                    a carrier died without a close handshake
     |   +-- TransportClosed               it ended with a WebSocket close code  .code .reason
@@ -34,7 +34,7 @@ new instance; the recorded first cause is its ``__cause__``. No message contains
 
 from __future__ import annotations
 
-from typing import Any, Optional, TypeVar
+from typing import Any, Dict, Optional, Tuple, Type, TypeVar
 
 __all__ = [
     "AckTimeout",
@@ -73,15 +73,24 @@ def fresh(error: _Error) -> _Error:
     One recorded cause may be raised to many callers; sharing one instance would grow its traceback with every raise
     and keep all their frames alive.
     """
-    copy = type(error).__new__(type(error), *error.args)
-    copy.args = error.args
-    copy.__dict__.update(error.__dict__)
+    copy = _rebuild(type(error), error.args, error.__dict__)
     copy.__cause__ = error
     return copy
 
 
+def _rebuild(kind: Type[_Error], args: Tuple[Any, ...], attributes: Dict[str, Any]) -> _Error:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
+
+
 class SimplePubSubError(Exception):
-    """Base of every error of this package."""
+    """Base of every error of this package. Instances can be pickled, so they may leave a worker process."""
+
+    def __reduce__(self) -> Any:
+        # The default calls the class with ``args``, which fails where keywords are required.
+        return _rebuild, (type(self), self.args, self.__dict__)
 
 
 class ConnectError(SimplePubSubError):
