@@ -113,9 +113,10 @@ def _serve(options: argparse.Namespace) -> int:
         )
         try:
             with server:
+                url = server.client_access_url(options.hub)
                 print("endpoint:          %s" % server.endpoint)
                 print("connection string: %s" % server.connection_string)
-                print("client URL:        %s" % server.client_access_url(options.hub))
+                print("client URL:        %s" % url)
                 print("running; Ctrl-C ends it", flush=True)
                 # A bounded wait in a loop: on Windows an endless one cannot be interrupted.
                 while not stop.wait(1.0):

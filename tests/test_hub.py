@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from simplepubsub.exceptions import RemoteProtocolError
+from simplepubsub.exceptions import InvalidArgument, RemoteProtocolError
 from simplepubsub.server.hub import RecoveryRefused, hub_of
 from simplepubsub.server.limits import Limits
 from simplepubsub.server.permissions import ALL_ROLES, Permissions
@@ -483,6 +483,12 @@ def flood(world, sender, count, group="lobby"):
         done += world.publish(sender, count - done, group)
         if done < count:
             world.work.wait(1)
+
+
+@pytest.mark.parametrize("options", [{"max_unacked_messages": 0}, {"patience": "1"}, {"max_message_bytes": 1.5}])
+def test_limits_that_cannot_be(options):
+    with pytest.raises(InvalidArgument):
+        Limits(**options)
 
 
 def test_a_thousand_unacknowledged_messages_are_too_many(world):

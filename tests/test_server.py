@@ -141,6 +141,8 @@ BAD_OPTIONS = [
     ({"port": "80"}, "port must be"),
     ({"host": None}, "host must be"),
     ({"keep_alive_interval": 0}, "keep_alive_interval must be"),
+    ({"keep_alive_interval": "20"}, "keep_alive_interval must be"),
+    ({"recovery_window": -1}, "recovery_window must be"),
 ]
 
 

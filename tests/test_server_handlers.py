@@ -6,10 +6,11 @@ import threading
 import time
 
 import pytest
+import websocket
 
 from simplepubsub.exceptions import InvalidArgument
 from simplepubsub.server import ConnectReply, RefuseConnection
-from tests.helpers import Recorder, scaled
+from tests.helpers import Recorder, run_thread, scaled
 from tests.rawclient import PLAIN, RELIABLE, Clients, RawClient, ok, refused
 
 
@@ -213,7 +214,16 @@ def test_the_connect_handler_may_refuse(server):
 
 @pytest.mark.parametrize(
     "answer",
-    [5, {"colour": "red"}, {"user_id": 5}, {"groups": "lobby"}, {"groups": [""]}, {"subprotocol": "x"}, {"state": 1}],
+    [
+        5,
+        {"colour": "red"},
+        {"user_id": 5},
+        {"groups": "lobby"},
+        {"groups": [""]},
+        {"roles": ["webpubsub.sendToGroups.******"]},
+        {"subprotocol": "x"},
+        {"state": 1},
+    ],
     ids=str,
 )
 def test_an_unusable_answer_of_the_connect_handler_is_500(server, answer):
@@ -229,3 +239,24 @@ def test_a_broken_connect_handler_is_500(server, caplog):
     status, body = refused(server.client_access_url("plaza"), PLAIN)
     assert (status, "detail" in body) == (500, False)
     assert "detail" in caplog.text
+
+
+def test_a_handshake_that_waits_for_its_handler_does_not_keep_the_server_from_stopping(fresh_server):
+    server = fresh_server()
+    started, release = threading.Event(), threading.Event()
+
+    @server.on("connect")
+    def stuck(request):
+        started.set()
+        release.wait(scaled(20))
+
+    def lost():
+        with pytest.raises((OSError, websocket.WebSocketException)):
+            RawClient(server.client_access_url("h"), PLAIN)
+
+    with run_thread(lost):
+        assert started.wait(scaled(5))
+        begin = time.monotonic()
+        server.stop(timeout=scaled(1))
+        assert time.monotonic() - begin < scaled(4)
+    release.set()

@@ -82,8 +82,10 @@ class Server:
             raise ServerError("host must be a str, not %r" % (host,))
         if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
             raise ServerError("port must be an integer from 0 to 65535, not %r" % (port,))
-        if keep_alive_interval is not None and not keep_alive_interval > 0:
+        if keep_alive_interval is not None and not (_is_number(keep_alive_interval) and keep_alive_interval > 0):
             raise ServerError("keep_alive_interval must be positive seconds or None, not %r" % (keep_alive_interval,))
+        if not (_is_number(recovery_window) and recovery_window >= 0):
+            raise ServerError("recovery_window must be seconds from 0, not %r" % (recovery_window,))
         self.limits = limits
         self._access_key = access_key
         self._host = host
@@ -378,6 +380,10 @@ class Server:
         """Return what a client token may be made out to: this server by its own name, or by the one the client used."""
         hosts = dict.fromkeys((self.endpoint.partition("://")[2], host))
         return ["%s://%s/client/hubs/%s" % (scheme, item, hub) for item in hosts for scheme in ("http", "https")]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
 
 
 async def _health(request: web.Request) -> web.Response:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
+import os
 import socket
 import struct
 from collections import deque
@@ -41,7 +42,7 @@ _WRITE_HIGH, _WRITE_LOW = 1024 * 1024, 256 * 1024
 #: A frame costs its sender's turn one unit more for every 4 KiB, so that long ones do not pile up at the receivers.
 _LONG_SHIFT = 12
 
-_LINGER_RESET = struct.pack("ii", 1, 0)
+_LINGER_RESET = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
 
 
 class Step(enum.Enum):

@@ -200,7 +200,7 @@ class ClientEndpoint:
         try:
             permissions = Permissions(roles)
         except ValueError as error:
-            raise Refused(400, str(error)) from None
+            raise Refused(400 if reply is None or reply.roles is None else 500, str(error)) from None
         return _Identity(user_id, permissions, groups, subprotocol, state)
 
     # --- a lost connection that comes back ----------------------------------------------------------------------------
@@ -210,7 +210,9 @@ class ClientEndpoint:
         pump = self._pump
         query = request.query
         connection_id, token = query["awps_connection_id"], query["awps_reconnection_token"]
-        retained = hub_of(pump.work, hub).sessions.get(connection_id)
+        # Not `hub_of`: whoever asks has proved nothing yet, and must not be able to make hubs.
+        found = pump.work.hubs.get(hub)
+        retained = None if found is None else found.sessions.get(connection_id)
         supported = [item for item in offered if item.lower() in WIRES]
         chosen = supported[0] if supported else None
         if retained is not None and retained.wire.subprotocol in supported:
@@ -219,9 +221,12 @@ class ClientEndpoint:
         try:
             if self._faults.take_refused_recovery():
                 raise RecoveryRefused("recovery is refused by server.faults")
-            session, previous = hub_of(pump.work, hub).recover(connection_id, token, connection, pump.loop.time())
+            if found is None:
+                raise RecoveryRefused("no connection in hub %s" % hub)
+            session, previous = found.recover(connection_id, token, connection, pump.loop.time())
         except RecoveryRefused as error:
             log.info("refused a recovery: %s", error)
+            pump.work.counters["refused_recoveries"] += 1
             connection.close(POLICY, str(error))
             return _Upgraded()
         if previous is not None:

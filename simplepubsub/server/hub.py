@@ -74,15 +74,11 @@ class Hub:
         Return it with the previous link, None if that had died; the caller aborts it. Raises RecoveryRefused.
         """
         session = self.sessions.get(connection_id)
-        try:
-            if session is None:
-                raise RecoveryRefused("no connection %s in hub %s" % (ascii(connection_id)[:60], self.name))
-            expected = session.reconnection_token or ""
-            if not expected or not hmac.compare_digest(expected.encode(), token.encode("utf-8", "replace")):
-                raise RecoveryRefused("wrong reconnection token for %s" % connection_id)
-        except RecoveryRefused:
-            self.work.counters["refused_recoveries"] += 1
-            raise
+        if session is None:
+            raise RecoveryRefused("no connection %s in hub %s" % (ascii(connection_id)[:60], self.name))
+        expected = session.reconnection_token or ""
+        if not expected or not hmac.compare_digest(expected.encode(), token.encode("utf-8", "replace")):
+            raise RecoveryRefused("wrong reconnection token for %s" % connection_id)
         self.work.retained.pop(session, None)
         previous, session.link = session.link, link
         session.link_full = False

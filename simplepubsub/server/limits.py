@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
+from ..exceptions import InvalidArgument
 from ..webpubsub.messages import MAX_MESSAGE_BYTES
 
 __all__ = ["Limits"]
@@ -13,7 +14,8 @@ __all__ = ["Limits"]
 class Limits:
     """What one connection may use. Beyond a limit that connection is closed; nobody else notices.
 
-    A test that wants to see an overflow makes the limits small; one that must not see any makes them large.
+    A test that wants to see an overflow makes the limits small; one that must not see any makes them large. Raises
+    InvalidArgument for a limit that is no positive number.
     """
 
     #: Largest message in bytes, either direction; a larger one closes its sender with 1009.
@@ -30,3 +32,9 @@ class Limits:
     #: receiver that has not caught up by then is not waited for again until it has: it overflows and is closed. Time in
     #: which the server itself did not get to run (a busy machine, the interpreter lock) hardly counts.
     patience: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            kinds = (int, float) if name == "patience" else (int,)
+            if not isinstance(value, kinds) or isinstance(value, bool) or not 0 < value < float("inf"):
+                raise InvalidArgument("%s must be a positive number, not %r" % (name, value))
