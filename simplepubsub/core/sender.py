@@ -40,8 +40,8 @@ class Sender:
     ) -> Entry:
         """Queue the command ``body``; with ``block`` wait for room that long.
 
-        The ack id is drawn and queued in one step, so no two sends can ever share one. Raises ClientStopped, OutboxFull,
-        AckTimeout, and SendMessageError when ``ack_id`` is in progress; nothing is queued then.
+        The ack id is drawn and queued in one step, so no two sends can ever share one. Raises ClientStopped,
+        OutboxFull, AckTimeout, and SendMessageError when ``ack_id`` is in progress; nothing is queued then.
         """
         engine = self._engine
         if block is not None:

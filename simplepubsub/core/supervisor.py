@@ -84,8 +84,10 @@ class Supervisor:
         self._thread = threading.Thread(target=self._run, name=engine.name + "-supervisor", daemon=True)
 
     def start(self) -> None:
-        """Start the run."""
-        self._thread.start()
+        """Start the run, unless stop() was faster."""
+        with self._mutex:  # so that join() sees a thread that is started, or one that never will be
+            if not self.stopping:
+                self._thread.start()
 
     def stop_locked(self, deadline: Deadline) -> None:
         """Ask the run to end by ``deadline``; the first call counts."""
@@ -97,9 +99,12 @@ class Supervisor:
             condition.notify_all()
 
     def join(self, deadline: Deadline) -> bool:
-        """Wait until the run has ended; return whether it has."""
-        if self._thread.ident is None:
-            return False  # Ctrl-C came before it was started
+        """Wait until the run has ended; return whether it has. A stop was asked for already."""
+        with self._mutex:
+            started = self._thread.ident is not None
+        if not started:
+            self.finish(Reason.STOP_CALLED, None)
+            return True
         self._thread.join(deadline.remaining())
         return not self._thread.is_alive()
 

@@ -87,7 +87,7 @@ class Timers:
         if self._ack_at is not None and now >= self._ack_at:
             actions.append(Due.SEQUENCE_ACK)
         ping = self._next_ping is not None and now >= self._next_ping
-        if self._idle_timeout is not None and not self.paused and now - self.last_received >= self._idle_timeout:
+        if self._idle_timeout is not None and not self.paused and now >= self.last_received + self._idle_timeout:
             if self._last_chance is None:
                 self._last_chance = now + LAST_CHANCE
                 ping = True
@@ -99,7 +99,7 @@ class Timers:
 
     def next_deadline(self) -> Optional[float]:
         """Return when `due` should be asked again, None for never."""
-        times = [time for time in (self._ack_at, self._next_ping, self._last_chance) if time is not None]
-        if self._idle_timeout is not None and self._last_chance is None and not self.paused:
-            times.append(self.last_received + self._idle_timeout)
-        return min(times) if times else None
+        idle = None
+        if self._idle_timeout is not None and not self.paused:
+            idle = self.last_received + self._idle_timeout if self._last_chance is None else self._last_chance
+        return min((time for time in (self._ack_at, self._next_ping, idle) if time is not None), default=None)

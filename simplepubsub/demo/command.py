@@ -14,7 +14,7 @@ from typing import TextIO
 
 from ..exceptions import MessageTooLarge
 from ..webpubsub.arguments import encode_checked
-from ..webpubsub.json_codec import encode_send_to_group
+from ..webpubsub.json_codec import send_to_group_body
 from ..webpubsub.messages import MAX_MESSAGE_BYTES
 from .tally import Text, encode_line, table
 
@@ -137,7 +137,7 @@ def _check_size(shown: str, number: int, line: bytes) -> None:
     message = encode_line(10**9, line)
     data_type = "text" if isinstance(message, str) else "binary"
     try:
-        encode_checked(encode_send_to_group("demo", message, data_type, 2**40, False))
+        encode_checked(send_to_group_body("demo", message, data_type, False))
     except MessageTooLarge as error:
         raise Unusable(
             "line {:,} of {} makes a message of {:,} bytes, and {:,} are allowed".format(

@@ -20,7 +20,7 @@ from .frames import CLOSE, FrameParser, close_payload, encode_frames, parse_clos
 
 __all__ = ["WebSocketTransport"]
 
-#: Bytes taken from the socket at once, at first and at most: an idle connection should not hold a quarter of a megabyte.
+#: Bytes taken from the socket at once, at first and at most: an idle connection should not hold a quarter megabyte.
 FIRST_RECEIVE_BYTES = 16 * 1024
 RECEIVE_BYTES = 256 * 1024
 

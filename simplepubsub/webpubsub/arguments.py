@@ -13,7 +13,12 @@ from .messages import MAX_GROUP_NAME, MAX_MESSAGE_BYTES
 
 __all__ = ["check_ack_id", "check_event", "check_group", "check_url", "encode_checked", "name_data_type"]
 
+_BLANK = re.compile(r"[\x00-\x20\x7f]")
+_QUOTED = re.compile(r"'.*'", re.DOTALL)
 _HUB_PATH = re.compile(r"/client/hubs/[^/]+/?\Z", re.IGNORECASE)
+#: Longest end of a command in bytes: `,"ackId":`, twenty digits, `}`.
+MAX_ENDING = 30
+
 _DATA_TYPES = ("text", "json", "binary", "protobuf")
 
 
@@ -21,22 +26,26 @@ def check_url(url: Any) -> str:
     """Return a client access URL. Raises InvalidArgument unless it is ws:// or wss:// and names a hub."""
     if not isinstance(url, str):
         raise InvalidArgument("a client access URL must be a str, not %s" % type(url).__name__)
+    text: str = url.strip()
+    if _BLANK.search(text):
+        raise InvalidArgument("the client access URL contains white space or control characters: quote them as %XX")
     try:
-        parts = urlsplit(url.strip())
+        parts = urlsplit(text)
         host = parts.hostname
         parts.port  # noqa: B018  # raises ValueError when it is not a number
     except ValueError as error:
-        raise InvalidArgument("the client access URL cannot be read: %s" % error) from None
+        # What the error quotes may be a password.
+        raise InvalidArgument("the client access URL cannot be read: %s" % _QUOTED.sub("***", str(error))) from None
     if parts.scheme not in ("ws", "wss") or not host:
         raise InvalidArgument(
-            "the client access URL %s must start with ws:// or wss:// and name a host" % redact_url(url.strip())
+            "the client access URL %s must start with ws:// or wss:// and name a host" % redact_url(text)
         )
     if not _HUB_PATH.search(parts.path) and not parse_qs(parts.query).get("hub"):
         raise InvalidArgument(
             "the client access URL %s names no hub: expected .../client/hubs/<hub> or .../client?hub=<hub>"
-            % redact_url(url.strip())
+            % redact_url(text)
         )
-    return url.strip()
+    return text
 
 
 def check_group(group: Any) -> str:
@@ -84,19 +93,22 @@ def name_data_type(data: Any, data_type: Any) -> str:
     return name
 
 
-def encode_checked(text: str) -> bytes:
-    """Return an encoded message as bytes. Raises MessageTooLarge over 1 MiB, InvalidArgument for lone surrogates."""
+def encode_checked(body: str) -> bytes:
+    """Return an encoded command without its end. Raises MessageTooLarge, InvalidArgument for lone surrogates.
+
+    The limit is 1 MiB for the whole message; `MAX_ENDING` bytes of it are kept for the ack id.
+    """
     try:
-        data = text.encode()
+        data = body.encode()
     except UnicodeEncodeError as error:
         raise InvalidArgument(
             "text with the lone surrogate %r cannot be sent: it has no UTF-8 form" % error.object[error.start]
         ) from None
-    if len(data) > MAX_MESSAGE_BYTES:
+    if len(data) > MAX_MESSAGE_BYTES - MAX_ENDING:
         raise MessageTooLarge(
             "the encoded message has %d bytes, the service accepts %d: send it in parts"
-            % (len(data), MAX_MESSAGE_BYTES),
-            size=len(data),
+            % (len(data) + MAX_ENDING, MAX_MESSAGE_BYTES),
+            size=len(data) + MAX_ENDING,
             limit=MAX_MESSAGE_BYTES,
         )
     return data

@@ -30,12 +30,13 @@ __all__ = [
     "encode_connected",
     "encode_data",
     "encode_disconnected",
-    "encode_event",
-    "encode_join",
-    "encode_leave",
     "encode_message",
-    "encode_send_to_group",
     "encode_sequence_ack",
+    "event_body",
+    "finish",
+    "join_body",
+    "leave_body",
+    "send_to_group_body",
 ]
 
 PING = '{"type":"ping"}'
@@ -115,22 +116,26 @@ def _decode_data(data: Any, data_type: str) -> Any:
 # --- client to service ------------------------------------------------------------------------------------------------
 
 
-def _tail(ack_id: Optional[int]) -> str:
-    return "}" if ack_id is None else ',"ackId":%d}' % ack_id
+# A command is written as a body without its end, so that it can be encoded, and refused, before it is given an ack id.
 
 
-def encode_join(group: str, ack_id: Optional[int]) -> str:
-    """Return the command that joins ``group``."""
-    return '{"type":"joinGroup","group":' + _quote(group) + _tail(ack_id)
+def finish(body: bytes, ack_id: Optional[int]) -> bytes:
+    """Return the whole command: ``body`` with its ack id, None if no acknowledgement is wanted."""
+    return body + b"}" if ack_id is None else body + b',"ackId":%d}' % ack_id
 
 
-def encode_leave(group: str, ack_id: Optional[int]) -> str:
-    """Return the command that leaves ``group``."""
-    return '{"type":"leaveGroup","group":' + _quote(group) + _tail(ack_id)
+def join_body(group: str) -> str:
+    """Return the command that joins ``group``, for `finish`."""
+    return '{"type":"joinGroup","group":' + _quote(group)
 
 
-def encode_send_to_group(group: str, data: Any, data_type: str, ack_id: Optional[int], no_echo: bool) -> str:
-    """Return the command that publishes ``data`` to ``group``. Raises InvalidArgument as `encode_data` does."""
+def leave_body(group: str) -> str:
+    """Return the command that leaves ``group``, for `finish`."""
+    return '{"type":"leaveGroup","group":' + _quote(group)
+
+
+def send_to_group_body(group: str, data: Any, data_type: str, no_echo: bool) -> str:
+    """Return the command that publishes ``data``, for `finish`. Raises InvalidArgument as `encode_data` does."""
     return (
         '{"type":"sendToGroup","group":'
         + _quote(group)
@@ -138,20 +143,13 @@ def encode_send_to_group(group: str, data: Any, data_type: str, ack_id: Optional
         + data_type
         + '","data":'
         + (_quote(data) if data_type == "text" and type(data) is str else encode_data(data, data_type))
-        + ("}" if ack_id is None else ',"ackId":%d}' % ack_id)
     )
 
 
-def encode_event(event: str, data: Any, data_type: str, ack_id: Optional[int]) -> str:
-    """Return the command that sends a user event to the service. Raises InvalidArgument as `encode_data` does."""
-    return (
-        '{"type":"event","event":'
-        + _quote(event)
-        + ',"dataType":"'
-        + data_type
-        + '","data":'
-        + encode_data(data, data_type)
-        + _tail(ack_id)
+def event_body(event: str, data: Any, data_type: str) -> str:
+    """Return the command that sends a user event, for `finish`. Raises InvalidArgument as `encode_data` does."""
+    return '{"type":"event","event":%s,"dataType":"%s","data":' % (_quote(event), data_type) + encode_data(
+        data, data_type
     )
 
 
@@ -191,7 +189,7 @@ def _uint64(frame: Dict[str, Any], name: str) -> Optional[int]:
     value = frame.get(name)
     if value is None:
         return None
-    if isinstance(value, str) and value.isdigit() and value.isascii():
+    if isinstance(value, str) and len(value) <= 20 and value.isdigit() and value.isascii():
         value = int(value)  # an older page of the documentation shows sequence ids quoted
     if type(value) is not int or not 0 <= value <= MAX_UINT64:
         raise RemoteProtocolError("%s must be an unsigned 64-bit integer" % name, code=1007)
@@ -333,37 +331,42 @@ def _read_message(frame: Dict[str, Any]) -> Optional[Message]:
             return None
         data = _decode_data(data, data_type)
     sequence_id = frame.get("sequenceId", 0)
-    if type(sequence_id) is not int:
-        sequence_id = int(sequence_id)  # an older page of the documentation shows it quoted
+    if type(sequence_id) is not int or not 0 <= sequence_id <= MAX_UINT64:
+        sequence_id = _uint64(frame, "sequenceId") or 0
     origin = frame["from"]
     if origin == "group":
-        return Message(
-            "group", frame["group"], data, data_type, frame.get("fromUserId"), sequence_id, frame.get("stream")
-        )
+        group, user = frame["group"], frame.get("fromUserId")
+        if type(group) is not str or (user is not None and type(user) is not str):
+            raise RemoteProtocolError("group and fromUserId must be strings", code=1007)
+        return Message("group", group, data, data_type, user, sequence_id, frame.get("stream"))
     if origin == "server":
         return Message("server", None, data, data_type, None, sequence_id)
     return None
 
 
 def _read_ack(frame: Dict[str, Any]) -> Ack:
-    ack_id = frame["ackId"]
+    ack_id, success = frame["ackId"], frame["success"]
     if type(ack_id) is not int:
-        ack_id = int(ack_id)
-    if frame["success"] is True:
+        ack_id = _uint64(frame, "ackId")
+    if ack_id is None or not isinstance(success, bool):
+        raise RemoteProtocolError("ackId must be an unsigned 64-bit integer, success true or false", code=1007)
+    if success:
         return Ack(ack_id, True)
     error = frame.get("error") or {}
-    name = str(error.get("name", ""))
+    name = str(error.get("name") or "")
     # "Duplicate" says that this id was executed before: the send has succeeded (client specification 3.1.3).
-    return Ack(ack_id, name == "Duplicate", name, str(error.get("message", "")))
+    return Ack(ack_id, name == "Duplicate", name, str(error.get("message") or ""))
 
 
 def _read_system(frame: Dict[str, Any]) -> Union[Connected, Disconnected, None]:
     event = frame["event"]
     if event == "connected":
-        connection_id, token = frame["connectionId"], frame.get("reconnectionToken")
-        if not isinstance(connection_id, str):
-            raise RemoteProtocolError("connectionId must be a string", code=1007)
-        return Connected(connection_id, frame.get("userId"), (connection_id, token) if token else None)
+        connection_id, user, token = frame["connectionId"], frame.get("userId"), frame.get("reconnectionToken")
+        if not isinstance(connection_id, str) or not connection_id:
+            raise RemoteProtocolError("connectionId must be a string, and not empty", code=1007)
+        if not isinstance(user or "", str) or not isinstance(token or "", str):
+            raise RemoteProtocolError("userId and reconnectionToken must be strings", code=1007)
+        return Connected(connection_id, user, (connection_id, token) if token else None)
     if event == "disconnected":
         return Disconnected(str(frame.get("message") or ""))
     return None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Tuple
+from typing import Optional, Tuple
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from ..core.protocol import Decoded, Frame, Protocol, Resume
 from ..exceptions import InvalidArgument, RemoteProtocolError
 from ..transports.frames import BINARY, TEXT
 from ..transports.redact import redact_url
-from .json_codec import PING, decode_service_message, encode_join, encode_sequence_ack
+from .json_codec import PING, decode_service_message, encode_sequence_ack, finish, join_body
 
 __all__ = ["JsonProtocol", "protocol_named"]
 
@@ -54,7 +54,10 @@ class JsonProtocol(Protocol):
         return TEXT, encode_sequence_ack(sequence_id)
 
     def restore(self, key: str, ack_id: int) -> Frame:
-        return TEXT, encode_join(key, ack_id).encode()
+        return self.finish(join_body(key).encode(), ack_id)
+
+    def finish(self, body: bytes, ack_id: Optional[int]) -> Frame:
+        return TEXT, finish(body, ack_id)
 
 
 _NAMES = {

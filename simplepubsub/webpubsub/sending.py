@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
-from typing import Any, Callable, Optional
+from typing import Any, Optional, Tuple
 
 from ..core.backoff import RetryPolicy
 from ..core.deadline import Deadline, check_timeout
 from ..core.sender import Sender
-from ..core.session import Entry
 from ..exceptions import AckTimeout, DeliveryUncertain, OutboxFull, SendMessageError
-from ..transports.frames import TEXT
 from .arguments import check_ack_id, check_event, check_group, encode_checked, name_data_type
-from .json_codec import encode_event, encode_join, encode_leave, encode_send_to_group
+from .json_codec import event_body, join_body, leave_body, send_to_group_body
 
 __all__ = ["Sending"]
 
@@ -20,7 +18,8 @@ __all__ = ["Sending"]
 _NOT_RETRIED = (AckTimeout, DeliveryUncertain, OutboxFull)
 _FINAL_NAMES = ("Forbidden", "BadRequest", "NotFound")
 
-Encoder = Callable[[Optional[int]], Entry]
+#: (group, True) joins it, (group, False) leaves it.
+Join = Optional[Tuple[str, bool]]
 
 
 class Sending:
@@ -39,11 +38,11 @@ class Sending:
         Raises: SendMessageError (``ack_id`` to try again with; AckTimeout, DeliveryUncertain are kinds of it),
         ClientStopped, ForkedError, InvalidArgument.
         """
-        self._send(self._join(check_group(group)), ack_id, True, timeout)
+        self._send(encode_checked(join_body(check_group(group))), ack_id, True, timeout, (group, True))
 
     def leave_group(self, group: str, *, ack_id: Optional[int] = None, timeout: Optional[float] = None) -> None:
         """Leave ``group`` and wait for the acknowledgement. Timeout and errors as `join_group`."""
-        self._send(self._leave(check_group(group)), ack_id, True, timeout)
+        self._send(encode_checked(leave_body(check_group(group))), ack_id, True, timeout, (group, False))
 
     def send_to_group(
         self,
@@ -80,11 +79,11 @@ class Sending:
 
     def join_group_nowait(self, group: str, *, ack_id: Optional[int] = None) -> Future[None]:
         """Queue `join_group` and return a future of its result; raises OutboxFull instead of waiting for room."""
-        return self._send_nowait(self._join(check_group(group)), ack_id, True)
+        return self._send_nowait(encode_checked(join_body(check_group(group))), ack_id, True, (group, True))
 
     def leave_group_nowait(self, group: str, *, ack_id: Optional[int] = None) -> Future[None]:
         """Queue `leave_group`; as `join_group_nowait`."""
-        return self._send_nowait(self._leave(check_group(group)), ack_id, True)
+        return self._send_nowait(encode_checked(leave_body(check_group(group))), ack_id, True, (group, False))
 
     def send_to_group_nowait(
         self,
@@ -117,34 +116,24 @@ class Sending:
         """
         self._sender.flush(timeout)
 
-    def _join(self, group: str) -> Encoder:
-        return lambda ack_id: Entry((TEXT, encode_join(group, ack_id).encode()), ack_id, join=(group, True))
-
-    def _leave(self, group: str) -> Encoder:
-        return lambda ack_id: Entry((TEXT, encode_leave(group, ack_id).encode()), ack_id, join=(group, False))
-
-    def _publish(self, group: str, data: Any, data_type: Any, no_echo: bool) -> Encoder:
+    def _publish(self, group: str, data: Any, data_type: Any, no_echo: bool) -> bytes:
         check_group(group)
-        name = name_data_type(data, data_type)
-        return lambda ack_id: Entry(
-            (TEXT, encode_checked(encode_send_to_group(group, data, name, ack_id, no_echo))), ack_id
-        )
+        return encode_checked(send_to_group_body(group, data, name_data_type(data, data_type), no_echo))
 
-    def _event(self, event: str, data: Any, data_type: Any) -> Encoder:
+    def _event(self, event: str, data: Any, data_type: Any) -> bytes:
         check_event(event)
-        name = name_data_type(data, data_type)
-        return lambda ack_id: Entry((TEXT, encode_checked(encode_event(event, data, name, ack_id))), ack_id)
+        return encode_checked(event_body(event, data, name_data_type(data, data_type)))
 
-    def _send_nowait(self, make: Encoder, ack_id: Optional[int], ack: bool) -> Future[None]:
-        return self._sender.submit(make, check_ack_id(ack_id), ack, None).future
+    def _send_nowait(self, body: bytes, ack_id: Optional[int], ack: bool, join: Join = None) -> Future[None]:
+        return self._sender.submit(body, check_ack_id(ack_id), ack, None, join).future
 
-    def _send(self, make: Encoder, ack_id: Optional[int], ack: bool, timeout: Optional[float]) -> None:
+    def _send(self, body: bytes, ack_id: Optional[int], ack: bool, timeout: Optional[float], join: Join = None) -> None:
         check_timeout(timeout)
         deadline = Deadline(self._ack_timeout if timeout is None else timeout)
         ack_id = check_ack_id(ack_id)
         attempt = 0
         while True:
-            entry = self._sender.submit(make, ack_id, ack, deadline)
+            entry = self._sender.submit(body, ack_id, ack, deadline, join)
             if not ack:
                 return
             try:
