@@ -813,7 +813,7 @@ def test_the_outbox_is_bounded(network: Network, make_client: Maker) -> None:
         for _ in range(100):
             futures.append(client.send_to_group_nowait("g", "x" * 100))
     assert 1 <= len(futures) < 10
-    assert caught.value.ack_id == futures[-1].ack_id + 1
+    assert caught.value.ack_id is None  # nothing was queued, so no id was spent
     assert client.stats()["outbox_bytes"] <= 1000
     assert client.stats()["unacked"] == len(futures)
     with pytest.raises(AckTimeout) as timeout:

@@ -390,33 +390,6 @@ def test_automatic_ids_rise_from_1_and_stay_clear_of_chosen_ones(desk: Desk) -> 
     assert session.next_ack_id() == 2**53
 
 
-def test_an_id_is_in_progress_from_its_drawing_to_its_answer(desk: Desk) -> None:
-    # A user's own id could be one that was drawn for a message still being encoded: the later of the two replaced the
-    # earlier, whose future was never completed.
-    session = desk.session
-    ack_id = session.next_ack_id()
-    assert session.in_progress(ack_id) and not session.in_progress(ack_id + 1)
-    session.release_ack_id(ack_id)
-    assert not session.in_progress(ack_id)
-    first, second = desk.send("1"), desk.send("2")
-    session.release_ack_id(first.ack_id or 0)  # too late: an entry uses it
-    assert session.in_progress(first.ack_id or 0) and session.in_progress(second.ack_id or 0)
-    desk.write()
-    desk.answer(first, second)
-    assert not session.in_progress(first.ack_id or 0) and not session.in_progress(second.ack_id or 0)
-
-
-def test_the_ids_of_rejoins_are_free_after_their_answers() -> None:
-    desk = Desk().joined("g")
-    desk.lose()
-    desk.new_session()
-    (rejoin,) = desk.session.pending.values()
-    assert desk.session.in_progress(rejoin.ack_id or 0)
-    desk.write()
-    desk.answer(rejoin)
-    assert not desk.session.in_progress(rejoin.ack_id or 0)
-
-
 # ---- groups ---------------------------------------------------------------------------------------------------------
 
 

@@ -35,7 +35,7 @@ def check_url(url: Any) -> str:
         parts.port  # noqa: B018  # raises ValueError when it is not a number
     except ValueError as error:
         # What the error quotes may be a password.
-        raise InvalidArgument("the client access URL cannot be read: %s" % _QUOTED.sub("***", str(error))) from None
+        raise InvalidArgument("the client access URL has an unusable host or port: %s" % _QUOTED.sub("***", str(error))) from None
     if parts.scheme not in ("ws", "wss") or not host:
         raise InvalidArgument(
             "the client access URL %s must start with ws:// or wss:// and name a host" % redact_url(text)
