@@ -73,7 +73,11 @@ def test_wait_and_as_completed_mix_finished_and_pending_futures():
     early.set_result("early")
     done, pending = concurrent.futures.wait([early, late], timeout=0)
     assert done == {early} and pending == {late}
-    with run_thread(lambda: [future.result(0) for future in concurrent.futures.as_completed([early, late], 5)]) as thread:
+
+    def collect():
+        return [future.result(0) for future in concurrent.futures.as_completed([early, late], 5)]
+
+    with run_thread(collect) as thread:
         late.set_result("late")
         assert thread.result(5) == ["early", "late"]
 

@@ -35,7 +35,8 @@ def check_url(url: Any) -> str:
         parts.port  # noqa: B018  # raises ValueError when it is not a number
     except ValueError as error:
         # What the error quotes may be a password.
-        raise InvalidArgument("the client access URL has an unusable host or port: %s" % _QUOTED.sub("***", str(error))) from None
+        shown = _QUOTED.sub("***", str(error))
+        raise InvalidArgument("the client access URL has an unusable host or port: %s" % shown) from None
     if parts.scheme not in ("ws", "wss") or not host:
         raise InvalidArgument(
             "the client access URL %s must start with ws:// or wss:// and name a host" % redact_url(text)
