@@ -66,11 +66,17 @@ class Attempt:
         """What is taking so long."""
         return self._dial.step if self.shown_url else "asking the provider for a client access URL"
 
-    def abandon(self) -> None:
-        """Make the attempt end soon; ``abandoned`` is set already."""
+    def abandon(self) -> ConnectTimeout:
+        """Make the attempt end soon and return its error; ``abandoned`` is set already."""
+        error = ConnectTimeout(
+            "no connection to %s in time: %s took too long" % (self.shown_url or "the service", self.step),
+            url=self.shown_url,
+            hint="check the host, the port, firewalls and proxies, or raise start_timeout",
+        )
         self._dial.abort()
         if self._thread is not None:
             self._thread.join(ABANDON_WAIT)
+        return error
 
     def _run(self, timeout: Optional[float]) -> None:
         engine = self._engine

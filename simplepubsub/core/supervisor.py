@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Optional, Tuple
 from ..exceptions import (
     ClientStopped,
     ConnectError,
-    ConnectTimeout,
     InboxOverflow,
     RemoteProtocolError,
     TransportClosed,
@@ -101,8 +100,8 @@ class Supervisor:
     def join(self, deadline: Deadline) -> bool:
         """Wait until the run has ended; return whether it has. A stop was asked for already."""
         with self._mutex:
-            started = self._thread.ident is not None
-        if not started:
+            never_started = self._thread.ident is None
+        if never_started:
             self.finish(Reason.STOP_CALLED, None)
             return True
         self._thread.join(deadline.remaining())
@@ -238,13 +237,7 @@ class Supervisor:
             if not attempt.done:
                 attempt.abandoned = True
         if attempt.abandoned:
-            step = attempt.step
-            attempt.abandon()
-            return ConnectTimeout(
-                "no connection to %s in time: %s took too long" % (attempt.shown_url or "the service", step),
-                url=attempt.shown_url,
-                hint="check the host, the port, firewalls and proxies, or raise start_timeout",
-            )
+            return attempt.abandon()
         if attempt.transport is None:
             assert attempt.error is not None
             return attempt.error

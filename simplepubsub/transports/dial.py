@@ -1,35 +1,28 @@
-"""Dial a WebSocket and say precisely what went wrong.
+"""Dial a WebSocket.
 
-websocket-client does the dial: handshake, cookies, redirects, and everything through a proxy. The one part it is
-spared is
-opening the socket of a direct connection: its own cannot be interrupted before it is connected, and a ``stop()``
-must not
-leave a thread behind that still waits for a network that does not answer.
+websocket-client does the dial: the handshake, cookies, and everything through a proxy. It is spared the opening of the
+socket of a direct connection: its own cannot be interrupted before it is connected, and a ``stop()`` must not leave a
+thread behind that still waits for a network that does not answer.
 """
 
 from __future__ import annotations
 
 import functools
+import re
 import socket
 import ssl as ssl_module
 import threading
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
-from urllib.parse import unquote, urlsplit
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from urllib.parse import parse_qsl, unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import websocket
 
 from ..core.deadline import Deadline
 from ..core.protocol import Dial, Transport
-from ..exceptions import (
-    AuthenticationError,
-    ConnectError,
-    ConnectTimeout,
-    HandshakeRejected,
-    InvalidArgument,
-    SubprotocolRefused,
-)
-from .redact import redact_text, redact_url
+from ..exceptions import ConnectError, InvalidArgument
+from .failures import Place, explain, redirect_not_followed, subprotocol_refused
+from .redact import MASK, redact_url
 from .tcp import open_tcp
 from .websocket import WebSocketTransport
 
@@ -81,6 +74,39 @@ def _proxy_options(proxy: str) -> Dict[str, Any]:
 #: cannot be
 #: interrupted from outside, so this is also how long a thread of an abandoned attempt can stay behind there.
 PROXY_STEP_LIMIT = 10.0
+
+
+#: How many redirects are followed, and what counts as one.
+REDIRECTS = 3
+_REDIRECTS = (301, 302, 303, 307, 308)
+
+
+def _hider(url: str, proxy: str) -> Callable[[str], str]:
+    """Return a function that masks in a text what this dial must not show, whatever it looks like."""
+    secrets = {unquote(part) for text in (url, proxy) for part in (urlsplit(text).password or "",)}
+    for pair in urlsplit(url).query.split("&"):
+        secrets.add(pair.partition("=")[2])
+    secrets.update(value for _, value in parse_qsl(urlsplit(url).query))
+    # Short values are names (of a hub, say), and masking every "a" helps nobody.
+    found = sorted((secret for secret in secrets if len(secret) >= 12), key=len, reverse=True)
+
+    def hide(text: str) -> str:
+        for secret in found:
+            text = text.replace(secret, MASK)
+        return text
+
+    return hide
+
+
+def _redirect(error: Optional[Exception], dialler: websocket.WebSocket) -> Optional[Tuple[int, str]]:
+    """Return (status, location) if the answer was a redirect; its versions say so in different ways."""
+    if isinstance(error, websocket.WebSocketBadStatusException):
+        status, headers = error.status_code, error.resp_headers
+    elif dialler.handshake_response is not None:
+        status, headers = dialler.handshake_response.status, dialler.handshake_response.headers
+    else:
+        return None
+    return (int(status), str((headers or {}).get("location", ""))) if status in _REDIRECTS else None
 
 
 class _TlsContext:
@@ -147,8 +173,28 @@ class WebSocketDial(Dial):
                 raise ConnectError("the attempt was given up")
 
     def connect(self, url: str, timeout: Optional[float]) -> Transport:
-        shown = redact_url(url)
         deadline = Deadline(timeout)
+        first = urlsplit(url).netloc
+        left = REDIRECTS
+        while True:
+            dialler, redirect = self._dial(url, deadline, own_headers=urlsplit(url).netloc == first)
+            if redirect is None:
+                return self._adopt(dialler, redact_url(url))
+            if dialler.sock is not None:
+                dialler.sock.close()
+            status, location = redirect
+            target = re.sub("^http", "ws", urljoin(url, location))
+            scheme = urlsplit(target).scheme
+            # Not followed: what is no WebSocket, and what would give up the encryption.
+            if not left or scheme not in ("ws", "wss") or (url.startswith("wss:") and scheme == "ws"):
+                raise redirect_not_followed(status, redact_url(target), redact_url(url))
+            left -= 1
+            url = target
+
+    def _dial(
+        self, url: str, deadline: Deadline, own_headers: bool
+    ) -> Tuple[websocket.WebSocket, Optional[Tuple[int, str]]]:
+        """Return websocket-client's object and, if the answer was a redirect, its status and where it leads."""
         parts = urlsplit(url)
         secure = parts.scheme == "wss"
         host = parts.hostname or ""
@@ -163,26 +209,35 @@ class WebSocketDial(Dial):
                 self.step = "connecting through the proxy %s" % redact_url(proxy)
                 remaining = deadline.remaining()
                 step = PROXY_STEP_LIMIT if remaining is None else min(remaining, PROXY_STEP_LIMIT)
+                options["http_proxy_timeout"] = step
                 if secure:
                     dialler = websocket.WebSocket(
                         enable_multithread=False, sslopt={"context": _TlsContext(self, self._context())}
                     )
             else:
+                self.step = "resolving the host name (DNS)"
                 sock = open_tcp(host, parts.port or (443 if secure else 80), deadline, self._connecting)
                 if secure:
                     sock = self.handshake_tls(sock, self._context(), host)
                 self.step = "waiting for the answer to the WebSocket handshake"
                 options, step = {"socket": sock}, deadline.remaining()
-            if self._subprotocols:
-                options["subprotocols"] = self._subprotocols
             dialler.connect(  # type: ignore[no-untyped-call]
-                url, timeout=step, header=self._header_lines(), suppress_origin=True, redirect_limit=3, **options
+                url,
+                timeout=step,
+                header=self._header_lines(own_headers),
+                suppress_origin=True,
+                redirect_limit=0,  # we follow them ourselves: its way there knows neither our TLS context nor abort()
+                **options,
             )
-        except Exception as error:  # each step has exceptions of its own; _explain sorts them all
+        except Exception as error:  # noqa: BLE001  # each step has exceptions of its own; explain() sorts them all
             if sock is not None:
                 sock.close()
-            raise self._explain(error, host, shown, proxy) from error
-        return self._adopt(dialler, shown)
+            redirect = _redirect(error, dialler)
+            if redirect is None:
+                place = Place(self.step, host, redact_url(url), proxy, deadline.expired(), _hider(url, proxy))
+                raise explain(error, place)  # noqa: B904  # chained there
+            return dialler, redirect
+        return dialler, _redirect(None, dialler)
 
     def _connecting(self, sock: socket.socket) -> None:
         self.step = "connecting (TCP)"
@@ -208,19 +263,17 @@ class WebSocketDial(Dial):
         sock = dialler.sock
         assert sock is not None
         dialler.sock = None
-        agreed = dialler.getsubprotocol()
-        if self._subprotocols and (agreed or "").lower() not in [name.lower() for name in self._subprotocols]:
+        # websocket-client would refuse a wrong one with the words "Invalid WebSocket Header", so it is not told what to
+        # expect.
+        agreed = str((dialler.getheaders() or {}).get("sec-websocket-protocol", ""))
+        if self._subprotocols and agreed.lower() not in [name.lower() for name in self._subprotocols]:
             sock.close()
-            raise SubprotocolRefused(
-                "the peer accepted the upgrade without the subprotocol %s (it answered %r)"
-                % (" or ".join(self._subprotocols), agreed),
-                url=shown,
-                hint="check that the URL names a Web PubSub client endpoint and that it supports this protocol",
-            )
-        return WebSocketTransport(sock, subprotocol=agreed, max_size=self._max_size)
+            raise subprotocol_refused(" or ".join(self._subprotocols), agreed, shown)
+        return WebSocketTransport(sock, subprotocol=agreed or None, max_size=self._max_size)
 
-    def _header_lines(self) -> List[str]:
-        headers = self._headers or []
+    def _header_lines(self, own: bool) -> List[str]:
+        """Return the request's extra headers; ``own`` False leaves out those of the user, for a host not theirs."""
+        headers = (self._headers or []) if own else []
         lines = (
             ["%s: %s" % (name, value) for name, value in headers.items()]
             if isinstance(headers, Mapping)
@@ -228,74 +281,6 @@ class WebSocketDial(Dial):
         )
         if self._user_agent and not any(line.lower().startswith("user-agent:") for line in lines):
             lines.append("User-Agent: " + self._user_agent)
+        if self._subprotocols:
+            lines.append("Sec-WebSocket-Protocol: " + ", ".join(self._subprotocols))
         return lines
-
-    def _explain(self, error: Exception, host: str, shown: str, proxy: str) -> ConnectError:
-        """Return the typed error for whatever the dial raised: which step failed, with values, and the next step."""
-        detail = redact_text(str(error)) or type(error).__name__
-        if isinstance(error, ConnectError):
-            return error
-        if isinstance(error, websocket.WebSocketBadStatusException):
-            return _rejected(error, shown)
-        if isinstance(error, websocket.WebSocketProxyException) or type(error).__name__.startswith("Proxy"):
-            return ConnectError(
-                "the proxy %s refused or failed: %s" % (redact_url(proxy), detail),
-                url=shown,
-                hint="check the proxy address and its credentials, or pass proxy=False",
-            )
-        if isinstance(error, (websocket.WebSocketAddressException, socket.gaierror)):
-            return ConnectError(
-                "the host name %r cannot be resolved (DNS): %s" % (host, detail),
-                url=shown,
-                hint="check the spelling and the network",
-            )
-        if isinstance(error, (websocket.WebSocketTimeoutException, socket.timeout)):
-            return ConnectTimeout(
-                "no connection to %s in time: %s took too long" % (shown, self.step),
-                url=shown,
-                hint="check the host, the port, firewalls and proxies, or raise start_timeout",
-            )
-        if isinstance(error, ssl_module.SSLError):
-            return _tls_error(error, host, detail, shown)
-        if isinstance(error, ConnectionRefusedError):
-            return ConnectError(
-                "%s refuses connections (TCP): %s" % (shown, detail), url=shown, hint="is the server running?"
-            )
-        if isinstance(error, OSError):
-            return ConnectError("%s with %s failed: %s" % (self.step, shown, detail), url=shown)
-        if "ubprotocol" in detail:
-            return SubprotocolRefused("the peer chose a subprotocol that was not offered: %s" % detail, url=shown)
-        return ConnectError(
-            "the WebSocket handshake with %s failed: %s: %s" % (shown, type(error).__name__, detail),
-            url=shown,
-            hint="check that a WebSocket server listens there",
-        )
-
-
-def _rejected(error: Any, shown: str) -> HandshakeRejected:
-    status = int(error.status_code)
-    body = getattr(error, "resp_body", None) or b""
-    text = redact_text(body.decode("utf-8", "replace") if isinstance(body, bytes) else str(body)).strip()[:500]
-    hints = {
-        400: "check the hub name and the query of the URL",
-        401: "the token is missing, expired, or made for another hub or key: get a fresh client access URL",
-        403: "the token is valid but not allowed to connect",
-        404: "check the path: /client/hubs/<hub>",
-        429: "the service limits the rate of connections: try again later",
-    }
-    kind = AuthenticationError if status in (401, 403) else HandshakeRejected
-    message = "%s answered HTTP %d instead of upgrading%s" % (shown, status, ": " + text if text else "")
-    return kind(message, status=status, body=text, url=shown, hint=hints.get(status, ""))
-
-
-def _tls_error(error: ssl_module.SSLError, host: str, detail: str, shown: str) -> ConnectError:
-    failed_check = isinstance(error, ssl_module.SSLCertVerificationError)
-    result = ConnectError(
-        "TLS with %r failed: %s" % (host, detail),
-        url=shown,
-        hint="pass ssl=ssl.create_default_context(cafile=...) if the service has a certificate of your own authority"
-        if failed_check
-        else "check that the port speaks TLS (wss) and not plain text (ws)",
-    )
-    result.fatal = failed_check
-    return result
