@@ -18,6 +18,15 @@ from simplepubsub.webpubsub.messages import Event, JoinGroup, LeaveGroup, Ping, 
 NOW = 1000.0
 
 
+class Link:
+    """Stands for a socket."""
+
+    waiting = 0
+
+    def write_buffer_size(self):
+        return self.waiting
+
+
 class World:
     """One hub, and connections whose output can be read."""
 
@@ -27,7 +36,7 @@ class World:
         self.now = NOW
 
     def client(self, wire=JSON_RELIABLE, roles=ALL_ROLES, user="mina", groups=(), quiet=True):
-        link = object()
+        link = Link()
         session = self.hub.connect(wire, link, user_id=user, permissions=Permissions(roles), groups=groups)
         if quiet:
             self.read(session)
@@ -571,6 +580,56 @@ def test_patience_is_counted_for_each_receiver(world):
     assert second.hopeless
 
 
+def test_many_dead_receivers_do_not_cost_one_wait_each(world):
+    sender = world.client()
+    dead = []
+    for _ in range(50):  # each is behind by another number of messages
+        dead.append(world.client(groups=["lobby"]))
+        world.publish(sender, 10)
+    waits = 0
+    while any(not session.ended for session in dead):
+        if world.publish(sender, 1) == 0:
+            world.work.wait(0.1)
+            waits += 1
+    assert waits <= 2
+
+
+def test_many_full_sockets_do_not_cost_one_wait_each(world):
+    sender = world.client()
+    receivers = [world.client(JSON, groups=["lobby"]) for _ in range(50)]
+    for session in receivers[:49]:
+        session.link.waiting = 1000
+    for session in receivers:
+        session.link_full = True
+        world.work.strain(session, NOW)
+        if session is receivers[0]:
+            world.work.wait(0.1)
+    assert list(world.work.congested) == [receivers[49]]  # it had taken everything when the wait ended
+    assert world.publish(sender, 1) == 0
+
+
+def test_healthy_receivers_are_still_waited_for_beside_a_dead_one(world):
+    dead, healthy, sender = world.client(groups=["lobby"]), world.client(groups=["lobby"]), world.client()
+    world.publish(sender, 1000)
+    world.work.wait(0.05)
+    world.do(healthy, SequenceAck(600))
+    world.work.wait(0.05)
+    assert dead.hopeless and not healthy.hopeless
+    while not dead.ended:
+        world.publish(sender, 1)
+    world.do(healthy, SequenceAck(healthy.next_sequence))
+    assert world.publish(sender, 1000) == 601
+
+
+def test_a_client_that_is_away_is_waited_for_only_at_first(world):
+    quick, away, sender = world.client(groups=["one"]), world.client(groups=["two"]), world.client()
+    world.hub.lost(away, NOW - 0.2)
+    world.hub.lost(quick, NOW - 0.05)
+    assert world.publish(sender, 700, "one") == 601
+    assert world.publish(sender, 700, "two") == 700
+    assert away.hopeless and not quick.hopeless
+
+
 def test_a_receiver_that_ends_is_not_waited_for(world):
     receiver, sender = world.client(groups=["lobby"]), world.client()
     world.publish(sender, 1000)
@@ -591,7 +650,7 @@ def test_a_recovered_receiver_gets_new_patience(world):
 def test_a_full_socket_is_congestion(world):
     receiver, sender = world.client(JSON, groups=["lobby"]), world.client()
     receiver.link_full = True
-    world.work.strain(receiver)
+    world.work.strain(receiver, NOW)
     assert world.publish(sender, 1) == 0
     receiver.link_full = False
     world.work.relieve(receiver)

@@ -126,7 +126,7 @@ class Connection(asyncio.Protocol):
         self._write_full = True
         if self.session is not None and self.session.link is self:
             self.session.link_full = True
-            self.pump.work.strain(self.session)
+            self.pump.work.strain(self.session, self.pump.loop.time())
 
     def resume_writing(self) -> None:
         """Note that the peer has caught up."""

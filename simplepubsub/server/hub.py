@@ -86,10 +86,11 @@ class Hub:
         self._greet(session)
         session.out.extend(session.replay(now))
         # The time without a socket does not count against the patience of publishers.
-        self.work.congested.pop(session, None)
+        if self.work.congested.pop(session, None) is not None:
+            self.work.relieved = True
         session.hopeless = False
         if len(session.unacked) > self.work.high_messages or session.unacked_bytes > self.work.high_bytes:
-            self.work.strain(session)
+            self.work.strain(session, now)
         self.work.counters["recovered"] += 1
         return session, previous
 
@@ -161,6 +162,7 @@ class Hub:
         work = self.work
         if isinstance(command, SequenceAck):
             session.acknowledge(command.sequence_id)
+            session.progress = work.waited
             if session.hopeless or session in work.congested:
                 work.relieve(session)
             return True
@@ -285,7 +287,7 @@ class Hub:
                     if len(unacked) > limits.max_unacked_messages or session.unacked_bytes > limits.max_unacked_bytes:
                         overflowed.append(session)
                         continue
-                    work.strain(session)
+                    work.strain(session, now)
                 if session.link is None:
                     continue
             else:

@@ -45,6 +45,7 @@ class Session:
         "next_sequence",
         "out",
         "permissions",
+        "progress",
         "reconnection_token",
         "running",
         "state",
@@ -87,6 +88,7 @@ class Session:
         # --- congestion (see Work)
         self.link_full = False
         self.hopeless = False
+        self.progress = -1.0  # the reading of Work.waited at the last acknowledgement
 
     def acknowledge(self, sequence_id: int) -> None:
         """Forget what was sent up to ``sequence_id``; ids that are old or not yet used change nothing more."""

@@ -69,9 +69,14 @@ class Work:
             session.dirty = True
             self.dirty.append(session)
 
-    def strain(self, session: Session) -> None:
+    def strain(self, session: Session, now: float) -> None:
         """Make publishers wait for ``session``, unless they did and it did not help."""
-        if not session.hopeless and not session.ended and session not in self.congested:
+        if session.hopeless or session.ended or session in self.congested:
+            return
+        due = self.retained.get(session)
+        if due is not None and now - (due - self.recovery_window) > self.limits.patience:
+            session.hopeless = True  # a client that comes back at once is waited for, one that is away is not
+        else:
             self.congested[session] = self.waited
 
     def relieve(self, session: Session) -> None:
@@ -93,8 +98,22 @@ class Work:
             if self.waited - since < self.limits.patience:
                 return
             del self.congested[session]
-            session.hopeless = True
-            self.relieved = True
+            session.hopeless = self.relieved = True
+            self._give_up_silent(session, since)
+
+    def _give_up_silent(self, late: Session, since: float) -> None:
+        """Wait for none of those who, like ``late`` and beside it, took nothing while their publishers waited.
+
+        Otherwise many dead receivers, each behind by another number of messages, would cost their group one wait each.
+        """
+        hub = late.hub
+        for session in {member for group in late.groups for member in hub.groups[group]}.difference(self.congested):
+            if session.wire.reliable:
+                # So far behind a client acknowledges at once, and it had time to.
+                silent = session.progress <= since and len(session.unacked) > self.low_messages * 3 // 4
+            else:
+                silent = session.link is not None and session.link.write_buffer_size() > 0
+            session.hopeless = session.hopeless or silent
 
     def expire(self, now: float) -> Optional[float]:
         """End retained sessions whose time is over; return when the next one is due, None if there is none."""
