@@ -262,8 +262,8 @@ class Connection:
         """
         if not (self._writer_idle and self._claimant is None and self.transport.can_try_send):
             return False
-        if self.closing is not None or self.ended or self._rest:
-            return False
+        if self.closing is not None or self.ended or self._rest or self.engine.session.queued > 1:
+            return False  # with sends of others in front, Ctrl-C would concern them too
         self._claimant = entry
         return True
 

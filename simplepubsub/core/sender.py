@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, Optional, Tuple
 
-from ..exceptions import AckTimeout, DeliveryUncertain, FlushTimeout, OutboxFull, SendMessageError, fresh
+from ..exceptions import AckTimeout, ClientStopped, DeliveryUncertain, FlushTimeout, OutboxFull, SendMessageError, fresh
 from .deadline import Deadline, wait
 from .protocol import Ack
 from .records import AckError, RejoinGroupFailedArgs
@@ -80,6 +80,8 @@ class Sender:
                 connection.write_claimed(entry)
         except BaseException:  # Ctrl-C at any line must leave no claim behind, and nothing queued that nobody writes
             with self._mutex:
+                if entry is not None:
+                    self.session.retract(entry)
                 if engine.connection is not None:
                     engine.connection.writable.notify_all()
             if connection is not None and entry is not None:
@@ -191,6 +193,20 @@ class Sender:
         """Fail entries, each with an exception of its own (no lock held)."""
         for entry in entries:
             entry.future.set_exception(error(entry))
+
+    def abandon(self, entries: List[Entry], cause: Optional[BaseException]) -> None:
+        """Fail what the end of a run left behind (no lock held)."""
+        unacked = [entry for entry in entries if entry.restores is None]
+        if unacked:
+            self._engine.log.warning("%s: stopped with %d sends unacknowledged", self._engine.name, len(unacked))
+
+        def stopped(entry: Entry) -> ClientStopped:
+            done = "acknowledged" if entry.written else "sent"
+            error = ClientStopped("the client stopped before the message was " + done, by="client")
+            error.__cause__ = cause
+            return error
+
+        self.fail(entries, stopped)
 
     def fail_uncertain(self, entries: List[Entry]) -> None:
         """Fail entries that were written and whose answer will never come."""

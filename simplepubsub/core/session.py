@@ -100,11 +100,17 @@ class Session:
         """Queue an entry; the caller has checked `has_room`, and that its ack id is not pending."""
         self._serial += 1
         entry.serial = self._serial
-        self.size += entry.size
-        entry.queued = True
+        self.size, entry.queued = self.size + entry.size, True
         if entry.ack_id is not None:
             self.pending[entry.ack_id] = entry
         self._queue.append(entry)
+
+    def retract(self, entry: Entry) -> None:
+        """Undo a `submit` that Ctrl-C cut short; nothing for one that was completed."""
+        if entry.queued and entry not in self._queue:
+            self.size, entry.queued = self.size - entry.size, False
+            if entry.ack_id is not None:
+                self.pending.pop(entry.ack_id, None)
 
     def withdraw(self, entry: Entry) -> bool:
         """Forget an entry whose caller gave up; return False if it is settled already."""
@@ -114,9 +120,8 @@ class Session:
         return True
 
     def _forget(self, entry: Entry) -> None:
-        del self.pending[entry.ack_id]  # type: ignore[arg-type]  # what is pending has an id
-        self.size -= entry.size
         self._unqueue(entry)
+        self.size -= self.pending.pop(entry.ack_id).size  # type: ignore[arg-type]  # what is pending has an id
 
     def _unqueue(self, entry: Entry) -> None:
         if entry.queued:
@@ -151,15 +156,16 @@ class Session:
         room = BATCH_BYTES
         queue = self._queue
         while queue and room > 0 and not self._held_back(queue[0]):
-            entry = queue.popleft()
+            entry = queue[0]  # taken out last: Ctrl-C in between must not lose it
             entry.queued = False
-            frames.append(entry.frame)
-            room -= entry.size
             entry.written = True
             if entry.ack_id is None:
                 self._writing.append(entry)
             else:
                 self._in_flight.add(entry.ack_id)
+            frames.append(entry.frame)
+            room -= entry.size
+            queue.popleft()
         return frames
 
     def wrote(self) -> List[Entry]:

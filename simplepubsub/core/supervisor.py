@@ -13,7 +13,6 @@ import time
 from typing import TYPE_CHECKING, Optional, Tuple
 
 from ..exceptions import (
-    ClientStopped,
     ConnectError,
     InboxOverflow,
     RemoteProtocolError,
@@ -75,8 +74,11 @@ class Supervisor:
         self.failure: Optional[BaseException] = None
         self.oldest_left = float("inf")  # serial of the first send that the end of the run failed
         self._stop_deadline = Deadline(None)
+        self._over = False  # the thread has nothing left to do
+        self._ended = threading.Condition(engine.mutex)
         self._released = threading.Event()  # nobody waits for this run any more
         # Owned by the supervisor thread:
+        self._connection: Optional[Connection] = None  # the engine's may be None already, after a stop() in a hurry
         self._base_url = ""
         self._quick_losses = 0
         self._fault_at = -1
@@ -91,8 +93,8 @@ class Supervisor:
     def stop_locked(self, deadline: Deadline) -> None:
         """Ask the run to end by ``deadline``; the first call counts."""
         if not self.stopping:
-            self.stopping = True
             self._stop_deadline = deadline
+            self.stopping = True
         engine = self._engine
         for condition in (engine.wake, engine.room, engine.changed):
             condition.notify_all()
@@ -104,8 +106,13 @@ class Supervisor:
         if never_started:
             self.finish(Reason.STOP_CALLED, None)
             return True
-        self._thread.join(deadline.remaining())
-        return not self._thread.is_alive()
+        # Not Thread.join() alone: after Ctrl-C inside it Python (to 3.12) takes a running thread for an ended one.
+        with self._mutex:
+            while not (self._over or deadline.expired()):
+                wait(self._ended, deadline.remaining())
+        if self._over:
+            self._thread.join()  # it has nothing left to do
+        return self._over
 
     def _asked_to_stop(self) -> bool:
         # A method, so that the type checker does not take two looks at a changing flag for one.
@@ -122,15 +129,18 @@ class Supervisor:
 
     def _run(self) -> None:
         try:
-            reason, failure = self._live()
-        except BaseException as error:  # a bug of ours: the client must stop, not hang
-            self._engine.log.exception("supervisor failed")
-            connection = self._engine.connection
-            self.finish(Reason.STOP_CALLED, error)
-            if connection is not None:
-                connection.finish(0.0)
-            return
-        self.finish(reason, failure)
+            try:
+                reason, failure = self._live()
+            except BaseException as error:  # a bug of ours: the client must stop, not hang
+                self._engine.log.exception("supervisor failed")
+                reason, failure = Reason.STOP_CALLED, error
+            self.finish(reason, failure)
+            if self._connection is not None:
+                self._connection.finish(0.0)
+        finally:
+            with self._mutex:
+                self._over = True
+                self._ended.notify_all()
 
     def _live(self) -> Tuple[Reason, Optional[BaseException]]:
         """Connect, stay connected, connect again; return why that ended."""
@@ -172,7 +182,7 @@ class Supervisor:
         """Keep the session alive, recovering it as often as it takes; return what ended it."""
         engine = self._engine
         while True:
-            connection = engine.connection
+            connection = self._connection
             assert connection is not None
             since = time.monotonic()
             self._watch(connection)
@@ -249,7 +259,7 @@ class Supervisor:
         with self._mutex:
             stopped = self.stopping
             if not stopped:
-                engine.connection = connection
+                engine.connection = self._connection = connection
             if recover and not stopped:
                 # Its answer is the sign that the recovery was accepted.
                 engine.session.control(engine.protocol.ping(), "ping")
@@ -307,6 +317,7 @@ class Supervisor:
         """End a connection and its threads; return the first cause."""
         engine = self._engine
         connection.finish(0.0 if connection.closing is None or self.stopping else CLOSE_REPLY)
+        self._connection = None
         with self._mutex:
             cut_short = []
             if engine.connection is connection:  # otherwise stop() was faster and the session is no longer ours
@@ -348,18 +359,8 @@ class Supervisor:
             return
         if connection is not None:
             connection.abort()
-        unacked = [entry for entry in left if entry.restores is None]
-        if unacked:
-            engine.log.warning("%s: stopped with %d sends unacknowledged", engine.name, len(unacked))
-        engine.sender.fail(left, lambda entry: self._abandoned(entry.written))
+        engine.sender.abandon(left, failure)
         self._released.set()
-
-    def _abandoned(self, written: bool) -> ClientStopped:
-        error = ClientStopped(
-            "the client stopped before the message was %s" % ("acknowledged" if written else "sent"), by="client"
-        )
-        error.__cause__ = self.failure
-        return error
 
     def _disconnected(self, reason: Reason, connection: Connection, cause: BaseException) -> None:
         engine, options = self._engine, self._engine.options

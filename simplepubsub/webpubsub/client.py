@@ -210,8 +210,10 @@ class WebPubSubClient(Sending):
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         """Wait up to ``close_timeout`` for outstanding acknowledgements, then stop; what was left is logged.
 
-        After an exception nothing is waited for.
+        After an exception nothing is waited for. In a forked child there is nothing to leave.
         """
+        if self._engine.forked:
+            return
         deadline = Deadline(self._close_timeout)
         try:
             if kind is None:
@@ -220,8 +222,10 @@ class WebPubSubClient(Sending):
             _log.warning("%r: leaving the with block with %d sends unacknowledged", self, timeout.unacked)
         except ClientStopped:
             pass  # stopped inside the block; who waited for a send has been told
-        finally:
-            self._engine.stop(deadline.remaining())
+        except BaseException:  # Ctrl-C: whoever presses it has waited long enough
+            self._engine.stop(0.0)
+            raise
+        self._engine.stop(deadline.remaining())
 
     # --- receiving ----------------------------------------------------------------------------------------------------
 
