@@ -34,8 +34,9 @@ class RawClient:
     def __init__(self, url: str, *subprotocols: str, timeout: float = 10.0, hello: bool = True, **options: Any) -> None:
         self.url = url
         self.subprotocols = subprotocols
+        # Its UTF-8 check is slow, and `frame` decodes every text anyway.
         self.ws = websocket.create_connection(
-            url, subprotocols=list(subprotocols) or None, timeout=scaled(timeout), **options
+            url, subprotocols=list(subprotocols) or None, timeout=scaled(timeout), skip_utf8_validation=True, **options
         )
         self.first: Optional[Dict[str, Any]] = None
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import http.client
 import logging
 import os
@@ -14,6 +16,7 @@ import pytest
 
 from simplepubsub.exceptions import ForkedError, InvalidArgument, MessageTooLarge, ServerError
 from simplepubsub.server import DEVELOPMENT_ACCESS_KEY, Server
+from simplepubsub.server.listener import Acceptor
 from tests.helpers import make_frame, run_python, run_thread, scaled, self_signed, wait_until
 from tests.rawclient import PLAIN, RELIABLE, Clients, Closed, RawClient, ok, refused, upgrade_request
 
@@ -210,6 +213,53 @@ def test_a_forked_child_gets_a_clear_error(server):
             os._exit(1)
     assert os.WEXITSTATUS(os.waitpid(pid, 0)[1]) == 42
     assert server.stats()["connections"] == 0
+
+
+def test_a_server_that_cannot_start_says_why_and_leaves_nothing(monkeypatch):
+    async def fail(self):
+        raise OSError("no luck")
+
+    monkeypatch.setattr("aiohttp.web.AppRunner.setup", fail)
+    server = Server()
+    with pytest.raises(ServerError, match="did not start: no luck"):
+        server.start()
+    assert repr(server) == "<Server stopped>"
+
+
+def test_running_out_of_descriptors_is_survived(caplog):
+    class Listener(socket.socket):
+        failures = 2
+
+        def accept(self):
+            if self.failures:
+                self.failures -= 1
+                raise OSError(errno.EMFILE, "too many open files")
+            return super().accept()
+
+    async def main():
+        loop = asyncio.get_event_loop()
+        opened = loop.create_future()
+
+        class Protocol(asyncio.Protocol):
+            def connection_made(self, transport):
+                opened.set_result(transport)
+
+        acceptor = Acceptor(loop, listener, Protocol, None)
+        with socket.create_connection(listener.getsockname()):
+            transport = await asyncio.wait_for(opened, scaled(10))
+            transport.abort()
+            await acceptor.stop()
+
+    with Listener() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(5)
+        listener.setblocking(False)
+        loop = asyncio.new_event_loop()
+        try:
+            loop.run_until_complete(main())
+        finally:
+            loop.close()
+    assert caplog.text.count("cannot accept a connection") == 2
 
 
 # --- the door: 1.1 - 1.3, 1.6 -----------------------------------------------------------------------------------------

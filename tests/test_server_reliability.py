@@ -10,6 +10,7 @@ import time
 import pytest
 import websocket
 
+from simplepubsub.exceptions import ServerError
 from simplepubsub.server import Limits
 from tests.helpers import MS, Recorder, make_frame, run_thread, scaled, wait_until
 from tests.rawclient import PLAIN, RELIABLE, Clients, Closed, RawClient, upgrade_request
@@ -205,3 +206,54 @@ def test_a_flat_out_publisher_that_reads_its_own_echo_does_not_overflow(server, 
                 with lock:
                     client.acknowledge(number)
     assert server.stats()["overflowed"] == 0
+
+
+def test_a_plain_reader_that_pauses_and_catches_up_loses_nothing(fresh_server):
+    server = fresh_server(limits=Limits(patience=600.0))
+    with Clients(server) as clients:
+        reader, sender = clients.connect(PLAIN, groups=["lobby"], timeout=30), clients.connect(PLAIN, timeout=30)
+        size, count = 100_000, 300  # more than the buffers of the system and our own can hold
+
+        def publish():
+            for number in range(count):
+                sender.publish("lobby", "%06d" % number + "x" * size)
+
+        with run_thread(publish, join_timeout=60):
+            wait_until(lambda: server._call(lambda: len(server._pump.work.congested)), timeout=20)
+            assert [int(reader.receive()["data"][:6]) for _ in range(count)] == list(range(count))
+        assert server.stats()["overflowed"] == 0
+
+
+def test_sending_from_the_process_waits_for_receivers_too(fresh_server):
+    server = fresh_server(limits=Limits(patience=600.0))
+    with Clients(server) as clients:
+        reader = clients.connect(RELIABLE, groups=["lobby"])
+
+        def publish():
+            for number in range(1300):
+                server.hub("plaza").send_to_group("lobby", number)
+
+        with run_thread(publish, join_timeout=60) as thread:
+            wait_until(lambda: server.connections()[0].unacked == 601, timeout=20)
+            assert [message["data"] for message in reader.receive_many(601)] == list(range(601))
+            reader.assert_quiet()
+            assert thread.running
+            reader.acknowledge(601)
+            assert [message["data"] for message in reader.receive_many(601)] == list(range(601, 1202))
+            reader.acknowledge(1202)
+        assert reader.receive_many(98)[-1]["sequenceId"] == 1300
+
+
+def test_a_send_that_waits_is_told_that_the_server_stops(fresh_server):
+    server = fresh_server(limits=Limits(patience=600.0))
+    with Clients(server) as clients:
+        clients.connect(RELIABLE, groups=["lobby"])
+
+        def publish():
+            with pytest.raises(ServerError, match="stopped|not running"):
+                while True:
+                    server.hub("plaza").send_to_group("lobby", "x")
+
+        with run_thread(publish):
+            wait_until(lambda: server.connections()[0].unacked == 601, timeout=20)
+            server.stop()
