@@ -1,0 +1,51 @@
+"""Run every example as it stands, in a process of its own: on its own server, and on one that it is told."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers import run_python
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+#: What each prints, as a regular expression.
+OUTPUT = {
+    "fresh_url.py": r"URLs so far: 1\n(URLs so far: 2\n)?",
+    "legacy_thread.py": r"received 200, each once: True\n",
+    "listeners.py": r"connected\nquestions: is anybody there\?\nanswers: IS ANYBODY THERE\?\nstopped\n",
+    "publish_with_futures.py": r"20000 sent, 0 failed\nacknowledged: 20000\n",
+    "quickstart.py": r"received 'hello' from (ann|somebody) in lobby\n",
+    "receive_loop.py": r"job: sweep\njob: wash\njob: cook\ndone\n",
+    "reconnect_and_gap.py": r"one in sequence\ntwo in sequence\nthree in sequence\nrecovered: True\nmore after a gap\n",
+}
+
+#: Those that break their own server and so take no URL.
+OWN_SERVER = {"reconnect_and_gap.py"}
+
+RUN = "import runpy, sys\npath = sys.argv.pop(1)\nsys.argv[0] = path\nrunpy.run_path(path, run_name='__main__')"
+
+
+def run_example(name: str, *arguments: str) -> None:
+    result = run_python(RUN, str(EXAMPLES / name), *arguments, timeout=60)
+    assert re.fullmatch(OUTPUT[name], result.stdout), result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_every_example_is_known_and_short():
+    assert sorted(path.name for path in EXAMPLES.glob("*.py")) == sorted(OUTPUT)
+    for name in OUTPUT:
+        assert len((EXAMPLES / name).read_text("utf-8").splitlines()) < 40, name
+
+
+@pytest.mark.parametrize("name", sorted(OUTPUT))
+def test_example_runs_on_its_own_server(name: str) -> None:
+    run_example(name)
+
+
+@pytest.mark.parametrize("name", sorted(set(OUTPUT) - OWN_SERVER))
+def test_example_runs_with_a_url(name: str, server: Any) -> None:
+    run_example(name, server.client_access_url("chat"))
