@@ -75,11 +75,10 @@ class Connection(asyncio.Protocol):
 
     # --- asyncio.Protocol ---------------------------------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take over an upgraded transport."""
-        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
-        self.transport = transport  # type: ignore[assignment]
-        transport.set_write_buffer_limits(high=_WRITE_HIGH, low=_WRITE_LOW)  # type: ignore[attr-defined]
+    def connection_made(self, transport: Any) -> None:
+        """Take over an upgraded transport: plain or TLS, of any loop."""
+        self.transport = transport
+        transport.set_write_buffer_limits(high=_WRITE_HIGH, low=_WRITE_LOW)
         self.pump.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
@@ -104,7 +103,9 @@ class Connection(asyncio.Protocol):
             backlog.append((_END, ""))
         self._backlog_bytes += size
         if self._backlog_bytes > _READ_AHEAD and not self._paused:
-            if self.session is None or not self.session.groups or self._backlog_bytes > _READ_AHEAD_MEMBER:
+            session = self.session
+            may_hold_up = session is not None and session.wire.reliable and session.groups
+            if not may_hold_up or self._backlog_bytes > _READ_AHEAD_MEMBER:
                 self._pause()
         if backlog:
             self.pump.run(self)
