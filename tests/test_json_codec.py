@@ -373,7 +373,7 @@ ENCODED = [
 ]
 
 
-@pytest.mark.parametrize("data, data_type, text", ENCODED, ids=[ascii(row[0])[:30] for row in ENCODED])
+@pytest.mark.parametrize("data, data_type, text", ENCODED, ids=["%s %s" % (row[1], ascii(row[2])[:30]) for row in ENCODED])
 def test_a_payload_is_this_json(data: Any, data_type: str, text: str) -> None:
     assert codec.encode_data(data, data_type) == text
 
