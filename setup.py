@@ -21,7 +21,8 @@ EXTRAS = {
 setup(
     name="simplepubsub",
     version=VERSION,
-    description="Blocking real-time pub/sub for Python without asyncio: a Web PubSub client that resumes, and an embedded server",
+    description="Blocking real-time pub/sub for Python without asyncio: "
+    "a Web PubSub client that resumes, and an embedded server",
     long_description=README.read_text("utf-8") if README.exists() else "",
     long_description_content_type="text/markdown",
     author="simplepubsub contributors",
