@@ -259,7 +259,7 @@ class WebPubSubClient(Sending):
         client gave up by itself.
         """
         check_timeout(timeout)
-        if max_messages is not None and (isinstance(max_messages, bool) or max_messages < 0):
+        if max_messages is not None and not (type(max_messages) is int and max_messages >= 0):
             raise InvalidArgument("max_messages must be None or an integer >= 0, not %r" % (max_messages,))
         return self._messages(timeout, max_messages)
 

@@ -31,7 +31,10 @@ def _retry(flat: Dict[str, Any], prefix: str, policy: RetryPolicy) -> RetryPolic
         name = "%s_retry_%s" % (prefix, suffix)
         if name in flat:
             fields[field] = flat.pop(name)
-    return RetryPolicy(**fields)
+    try:
+        return RetryPolicy(**fields)
+    except InvalidArgument as error:
+        raise InvalidArgument("%s_retry: %s" % (prefix, error)) from None
 
 
 def translate(
