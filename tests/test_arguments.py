@@ -190,7 +190,10 @@ NAMED = [
 ]
 
 
-@pytest.mark.parametrize("data, data_type, name", NAMED, ids=["%s as %s" % (type(row[0]).__name__, row[1]) for row in NAMED])
+NAMED_IDS = ["%s as %s" % (type(row[0]).__name__, row[1]) for row in NAMED]
+
+
+@pytest.mark.parametrize("data, data_type, name", NAMED, ids=NAMED_IDS)
 def test_the_data_type_is_inferred_or_taken_by_name(data: Any, data_type: Any, name: str) -> None:
     assert name_data_type(data, data_type) == name
 
