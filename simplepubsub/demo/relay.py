@@ -132,6 +132,7 @@ class Relay:
             far = socket.create_connection(self._target, _LIMIT)
         except OSError as error:
             log.warning("the relay cannot reach %s:%d: %s", self._target[0], self._target[1], error)
+            _reset_on_close(near)
             near.close()
             return
         ends = (_End(near), _End(far))
@@ -189,10 +190,7 @@ class Relay:
 
     def _reset(self, end: _End, port: int) -> None:
         for side in (end, end.other):
-            try:
-                side.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            except OSError:
-                pass  # reset by its peer already
+            _reset_on_close(side.sock)
         self._drop(end, port)
 
     def _drop(self, end: _End, port: int) -> None:
@@ -201,6 +199,13 @@ class Relay:
             if side.sock in self._selector.get_map():
                 self._selector.unregister(side.sock)
             side.sock.close()
+
+
+def _reset_on_close(sock: socket.socket) -> None:
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    except OSError:
+        pass  # reset by its peer already
 
 
 def _send(sock: socket.socket, data: bytes) -> int:
