@@ -1375,3 +1375,39 @@ def test_the_transports_error_is_the_cause_that_is_kept(network: Network, make_c
     error = events.wait_event("stopped").error
     assert isinstance(error, TransportError)
     assert "reset" in str(error)
+
+
+def test_a_log_handler_may_use_the_client(network: Network, make_client: Maker) -> None:
+    # Transitions were logged with the mutex held: a handler that published its records waited for itself.
+    client = make_client()
+    lines: List[str] = []
+
+    class Publisher(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+            client.stats()
+            repr(client)
+            if client.is_connected():
+                client.send_to_group_nowait("log", "x")
+
+    handler = Publisher()
+    logger = logging.getLogger("simplepubsub")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        with run_thread(client.start) as starting:
+            starting.result(5)
+        network.links[0].close(1008)
+        network.wait_links(2)
+        wait_until(client.is_connected)
+        with run_thread(client.stop) as stopping:
+            stopping.result(5)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    moves = [line.split(": ")[1] for line in lines if " -> " in line]
+    assert moves == [
+        "stopped -> connecting", "connecting -> connected", "connected -> disconnected", "disconnected -> connecting",
+        "connecting -> connected", "connected -> stopped",
+    ]

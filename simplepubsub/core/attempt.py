@@ -90,7 +90,8 @@ class Attempt:
             error = failure
         except BaseException as failure:  # noqa: BLE001  # the provider is user code and may raise anything
             error = ConnectError(
-                "no client access URL: the provider raised %s: %s" % (type(failure).__name__, failure),
+                "no client access URL: the provider raised %s: %s"
+                % (type(failure).__name__, engine.protocol.shown_text(str(failure))),
                 hint="the callable must return a ws:// or wss:// URL",
             )
             error.__cause__ = failure

@@ -19,7 +19,8 @@ import logging
 import os
 import threading
 import weakref
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence
+from collections import deque
+from typing import Any, Callable, Deque, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..exceptions import (
     ClientStateError,
@@ -133,6 +134,7 @@ class Engine:
             ),
             0,
         )
+        self._moves: Deque[Tuple[State, State, Reason]] = deque()  # not logged yet
         self._waiters = 0  # application threads in `changed`
         self.sender = Sender(self, self.mutex, self.session, self.counters)
         self.receiver = Receiver(self, self.mutex, events, options.max_inbox, self.counters)
@@ -175,6 +177,7 @@ class Engine:
                 self.move_locked(Reason.START_CALLED)
                 self.inbox.open()
                 self.listeners.start()
+            self.log_moves()
             supervisor.start()
             with self.mutex:
                 while not (supervisor.established or supervisor.finished):
@@ -212,11 +215,20 @@ class Engine:
                 self.log.warning("a listener still runs; %d events for listeners are discarded", left)
 
     def move_locked(self, reason: Reason) -> None:
-        """The one place where the state changes."""
+        """The one place where the state changes; `log_moves` must follow when the mutex is free."""
         old = self.state
         self.state = next_state(old, reason)
-        self.log.info("%s: %s -> %s: %s", self.name, old, self.state, reason)
+        self._moves.append((old, self.state, reason))
         self.changed.notify_all()
+
+    def log_moves(self) -> None:
+        """Log the transitions so far. A log handler is user code: it may use this very client, so no lock is held."""
+        while self._moves:
+            try:
+                move = self._moves.popleft()
+            except IndexError:
+                return  # another thread was faster
+            self.log.info("%s: %s -> %s: %s", self.name, *move)
 
     def stopped_error(self) -> ClientStopped:
         """Return a new error for a caller that needs a running client."""
@@ -246,7 +258,8 @@ class Engine:
             self.changed.notify_all()
 
     def stats(self) -> Dict[str, int]:
-        """Return the counters and the present depths."""
+        """Return the counters and the present depths. Raises ForkedError."""
+        self.check()  # a child's copy of the mutex may be held for ever
         with self.mutex:
             counters = dict(self.counters)
             counters["unacked"] = len(self.session.pending)
@@ -284,6 +297,7 @@ class Engine:
             self.move_locked(Reason.ESTABLISHED)
             self.wake.notify_all()
             connection.writable.notify()
+        self.log_moves()
         self.sender.fail_uncertain(uncertain)
         self.listeners.emit("connected", ConnectedArgs(event.connection_id, event.user_id))
         if gap is not None:
@@ -301,6 +315,7 @@ class Engine:
             self.wake.notify_all()
             connection.writable.notify()
             args = ConnectedArgs(self.connection_id or "", self.user_id)
+        self.log_moves()
         self.listeners.emit("recovered", args)
 
     def _rejoins_locked(self) -> List[Entry]:

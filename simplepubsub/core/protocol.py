@@ -144,6 +144,10 @@ class Protocol:
         """Return ``url`` without its secrets, for messages and logs."""
         raise AssertionError("a protocol must implement shown_url()")
 
+    def shown_text(self, text: str) -> str:
+        """Return a text from elsewhere, such as a user's exception, without what looks like a secret."""
+        return text
+
     def decode(self, frame: Frame) -> Decoded:
         """Return what a data frame means. Raises RemoteProtocolError when it breaks the protocol."""
         raise AssertionError("a protocol must implement decode()")

@@ -354,6 +354,7 @@ class Supervisor:
                 if engine.state is not State.STOPPED:  # Ctrl-C may end a start() before its first transition
                     engine.move_locked(reason)
                 engine.wake.notify_all()
+        engine.log_moves()
         if not first:
             self._released.wait(RELEASE_WAIT)
             return
@@ -371,7 +372,8 @@ class Supervisor:
             connection_id = engine.connection_id or ""
         self._move(reason)
         will_retry = options.auto_reconnect and options.reconnect_retry.delay(1) is not None
-        engine.log.warning("%s: disconnected (%s): %s", engine.name, reason, connection.announced or cause)
+        why = engine.protocol.shown_text(connection.announced or str(cause))
+        engine.log.warning("%s: disconnected (%s): %s", engine.name, reason, why)
         code = getattr(cause, "code", None)
         text = connection.announced or str(cause)
         engine.listeners.emit(
@@ -383,6 +385,7 @@ class Supervisor:
         with self._mutex:
             if not self.finished:
                 self._engine.move_locked(reason)
+        self._engine.log_moves()
 
     def _sleep(self, seconds: float, budget: Optional[Deadline] = None) -> bool:
         """Wait, unless a stop comes; return whether the run goes on."""

@@ -17,6 +17,7 @@ from typing import Any, List, Optional, Sequence
 from ..core.protocol import Frame, Transport
 from ..exceptions import RemoteProtocolError, TransportClosed, TransportError
 from .frames import CLOSE, FrameParser, close_payload, encode_frames, parse_close
+from .redact import redact_text
 
 __all__ = ["WebSocketTransport"]
 
@@ -68,7 +69,7 @@ class WebSocketTransport(Transport):
         except RemoteProtocolError as error:
             return error
         text = "the peer closed the connection with code %d" % code
-        return TransportClosed(text + (": %s" % reason if reason else ""), code=code, reason=reason)
+        return TransportClosed(text + (": %s" % redact_text(reason) if reason else ""), code=code, reason=reason)
 
     def send(self, frames: Sequence[Frame]) -> None:
         try:

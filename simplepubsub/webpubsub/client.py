@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import ssl as ssl_module
+from html import escape
 from typing import Any, Callable, Dict, Iterator, Optional, Tuple, Union
 
 from .. import version
@@ -317,8 +318,8 @@ class WebPubSubClient(Sending):
         return self._engine.state
 
     def is_connected(self) -> bool:
-        """Return whether the service has accepted the present connection."""
-        return self._engine.state is State.CONNECTED
+        """Return whether the service has accepted the present connection; False in a forked child."""
+        return self._engine.state is State.CONNECTED and not self._engine.forked
 
     @property
     def connection_id(self) -> Optional[str]:
@@ -332,7 +333,8 @@ class WebPubSubClient(Sending):
 
     @property
     def groups(self) -> Tuple[str, ...]:
-        """The groups that this client joined, in order."""
+        """The groups that this client joined, in order. Raises: ForkedError."""
+        self._engine.check()
         with self._engine.mutex:
             return tuple(self._engine.session.restore)
 
@@ -343,10 +345,12 @@ class WebPubSubClient(Sending):
         return None if connection is None else connection.timers.latency
 
     def stats(self) -> Dict[str, int]:
-        """Return counters since the client was made, and the present depth of inbox and outbox."""
+        """Return counters since the client was made, and the present depth of inbox and outbox. Raises: ForkedError."""
         return self._engine.stats()
 
     def __repr__(self) -> str:
+        if self._engine.forked:
+            return "<WebPubSubClient of the parent process>"
         stats = self._engine.stats()
         return "<WebPubSubClient %s %s connection_id=%r user_id=%r groups=%d inbox=%d unacked=%d>" % (
             self._engine.state,
@@ -359,6 +363,8 @@ class WebPubSubClient(Sending):
         )
 
     def _repr_html_(self) -> str:
+        if self._engine.forked:
+            return escape(repr(self))
         return html_card(self._protocol.name, self)
 
 

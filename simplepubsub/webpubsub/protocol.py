@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from ..core.protocol import Decoded, Frame, Protocol, Resume
 from ..exceptions import InvalidArgument, RemoteProtocolError
 from ..transports.frames import BINARY, TEXT
-from ..transports.redact import redact_url
+from ..transports.redact import redact_text, redact_url
 from .json_codec import PING, decode_service_message, encode_sequence_ack, finish, join_body
 
 __all__ = ["JsonProtocol", "protocol_named"]
@@ -41,6 +41,9 @@ class JsonProtocol(Protocol):
 
     def shown_url(self, url: str) -> str:
         return redact_url(url)
+
+    def shown_text(self, text: str) -> str:
+        return redact_text(text)
 
     def decode(self, frame: Frame) -> Decoded:
         if frame[0] == BINARY:
