@@ -43,6 +43,8 @@ def _takes_argument(listener: Listener) -> bool:
     """Return whether ``listener`` wants the event, or nothing. Raises InvalidArgument if it fits neither."""
     if not callable(listener):
         raise InvalidArgument("listener must be callable, not %r" % (listener,))
+    if inspect.iscoroutinefunction(listener):
+        raise InvalidArgument("listener %r is a coroutine function, which nothing would await" % (listener,))
     try:
         signature = inspect.signature(listener)
     except (TypeError, ValueError):
@@ -73,10 +75,14 @@ class Listeners:
         self.queue = Inbox(limit, drained)
         self.errors = 0
 
-    def add(self, event: str, listener: Listener) -> None:
-        """Call ``listener`` for every ``event``. Raises InvalidArgument for an unknown event or a bad listener."""
+    def check_event(self, event: str) -> None:
+        """Raise InvalidArgument for an unknown event."""
         if event not in self._events:
             raise InvalidArgument("unknown event %r: use one of %s" % (event, ", ".join(self._events)))
+
+    def add(self, event: str, listener: Listener) -> None:
+        """Call ``listener`` for every ``event``. Raises InvalidArgument for an unknown event or a bad listener."""
+        self.check_event(event)
         entry = (listener, _takes_argument(listener))
         with self._mutex:
             table = dict(self._table)
@@ -86,6 +92,7 @@ class Listeners:
 
     def remove(self, event: str, listener: Listener) -> None:
         """Stop calling ``listener``; one registration at a time. Raises InvalidArgument if there is none."""
+        self.check_event(event)
         with self._mutex:
             entries = list(self._table.get(event, ()))
             for index, (known, _) in enumerate(entries):

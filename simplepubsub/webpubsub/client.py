@@ -293,6 +293,7 @@ class WebPubSubClient(Sending):
         self._engine.check()
         name = str(getattr(event, "value", event))
         if listener is None:
+            self._engine.listeners.check_event(name)  # here, not only where the decorator is applied
 
             def decorate(function: Listener) -> Listener:
                 self._engine.listeners.add(name, function)
