@@ -1411,3 +1411,75 @@ def test_a_log_handler_may_use_the_client(network: Network, make_client: Maker) 
         "stopped -> connecting", "connecting -> connected", "connected -> disconnected", "disconnected -> connecting",
         "connecting -> connected", "connected -> stopped",
     ]
+
+
+def test_a_bug_of_ours_in_one_message_does_not_recover_for_ever(
+    network: Network, make_client: Maker, monkeypatch: Any, caplog: Any
+) -> None:
+    client = make_client()
+    gaps = Recorder().attach(client, "gap")
+    client.start()
+    decode = client._protocol.decode
+
+    def broken(frame: Any) -> Any:
+        if "poison" in str(frame[1]):
+            raise ZeroDivisionError("a bug")
+        return decode(frame)
+
+    monkeypatch.setattr(client._protocol, "decode", broken)
+
+    def poisoned(link: Link) -> None:
+        if link.recovers:
+            link.say(link.message("poison", 1))
+        else:
+            link.say_connected()
+
+    network.greet = poisoned
+    network.links[0].say(network.links[0].message("poison", 1))
+    gaps.wait_event("gap")
+    wait_until(client.is_connected)
+    assert [link.recovers for link in network.links] == [False, True, False]
+    assert "reader failed" in caplog.text
+
+
+def test_a_recovery_that_leads_into_another_session_is_a_gap(network: Network, make_client: Maker) -> None:
+    # It was taken for a fresh token: the client sat in a session that had none of its groups, and said nothing.
+    client = make_client()
+    events = Recorder().attach(client, "gap")
+    client.start()
+    client.join_group("a")
+
+    def another(link: Link) -> None:
+        if link.recovers:
+            link.connection_id = "conn-of-another"
+        link.say_connected()
+
+    network.greet = another
+    network.links[0].cut()
+    gap = events.wait_event("gap")
+    link = network.wait_links(3)
+    assert (gap.old_connection_id, gap.new_connection_id) == ("conn-0", "conn-2")
+    assert link.wait_for("joinGroup")["group"] == "a"
+
+
+def test_the_same_session_announced_again_only_refreshes_the_token(network: Network, make_client: Maker) -> None:
+    client = make_client()
+    events = Recorder().attach(client, "gap", "recovered")
+    client.start()
+    network.greet = lambda link: link.say_connected()
+    for count in (1, 2):
+        network.links[-1].cut()
+        events.wait_for(count, name="recovered")
+    assert events.names == ["recovered", "recovered"]
+
+
+def test_a_forgotten_client_says_why_it_stopped(network: Network, monkeypatch: Any, caplog: Any) -> None:
+    monkeypatch.setattr(supervisor_module, "OWNER_CHECK", 10 * MS)
+    client = memory_client(network)
+    client.on("group-message", lambda: None)
+    client.start()
+    engine = client._engine
+    del client
+    gc.collect()
+    wait_until(lambda: engine.state == "stopped")
+    wait_until(lambda: "nobody holds the client" in caplog.text)

@@ -22,12 +22,7 @@ import weakref
 from collections import deque
 from typing import Any, Callable, Deque, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
-from ..exceptions import (
-    ClientStateError,
-    ClientStopped,
-    ForkedError,
-    fresh,
-)
+from ..exceptions import ClientStateError, ClientStopped, ForkedError, RemoteProtocolError, fresh
 from .backoff import RetryPolicy
 from .connection import Connection
 from .deadline import Deadline, wait
@@ -279,6 +274,11 @@ class Engine:
             if self.connection is not connection or connection.ended:
                 return
             self.resume = event.resume if self.protocol.reliable else None
+            if connection.opened and event.connection_id != self.connection_id:
+                # Another session than the one that we continue: its groups and its messages are not ours. Start over,
+                # so that the gap is told.
+                self.resume = None
+                raise RemoteProtocolError("the service answered for another session, %r" % event.connection_id)
             if connection.opened:
                 return  # repeated after a recovery: it only refreshes the token (client specification 1.2.4)
             old_id, last = self.connection_id, self.sequence.largest

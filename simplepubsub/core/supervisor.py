@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Optional, Tuple
 from ..exceptions import (
     ConnectError,
     InboxOverflow,
-    RemoteProtocolError,
     TransportClosed,
     TransportError,
 )
@@ -134,6 +133,8 @@ class Supervisor:
             except BaseException as error:  # a bug of ours: the client must stop, not hang
                 self._engine.log.exception("supervisor failed")
                 reason, failure = Reason.STOP_CALLED, error
+            if self._engine.owner() is None:
+                self._engine.log.warning("%s: nobody holds the client any more, so it stops", self._engine.name)
             self.finish(reason, failure)
             if self._connection is not None:
                 self._connection.finish(0.0)
@@ -210,7 +211,7 @@ class Supervisor:
         engine = self._engine
         if engine.resume is None or (isinstance(cause, TransportClosed) and cause.code == 1008):
             return False
-        if isinstance(cause, RemoteProtocolError):
+        if not isinstance(cause, TransportError):  # the protocol is broken, or we are
             # The service repeats what we did not acknowledge; if the same message breaks us twice, recovery is a loop.
             if self._fault_at == engine.sequence.largest:
                 return False
