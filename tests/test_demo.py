@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import random
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -257,6 +258,61 @@ def test_demo_ends_by_ctrl_c():
     assert result.stderr == "simplepubsub demo: interrupted\n"
 
 
+LOSE_THE_FIRST = """
+import sys
+from simplepubsub.cli import main
+from simplepubsub.demo import command
+press = command.CtrlC._press
+
+class Victim:
+    def __init__(self, number, frame):
+        self.arguments = (number, frame)
+    def __del__(self):
+        press(ctrl_c, *self.arguments)  # raises where nobody can catch it
+
+def lose(self, number, frame):
+    global ctrl_c
+    ctrl_c = self
+    Victim(number, frame)
+
+command.CtrlC._press = lose
+sys.exit(main(["demo", "--cuts", "100"]))
+"""
+
+
+def test_ctrl_c_that_python_loses_ends_the_demo_all_the_same() -> None:
+    with subprocess_python(LOSE_THE_FIRST, timeout=60) as child:
+        child.wait_line("cut 2 of 100")
+        child.interrupt()
+        result = child.wait(10)
+    assert result.returncode == 130
+    assert "KeyboardInterrupt" in result.stderr
+    assert result.stderr.endswith("simplepubsub demo: interrupted\n")
+
+
+def test_ctrl_c_handler_is_put_back():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with command.CtrlC() as ctrl_c:
+            ctrl_c.check()
+            assert signal.getsignal(signal.SIGINT) == ctrl_c._press
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with command.CtrlC():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_first_connection_that_is_reported_late_is_no_failed_cut() -> None:
+    running = play.Play(Text(b"a\n", 9), 1, random.Random(1), 1.0, command.Screen(io.StringIO()), command.CtrlC())
+    running._away = {"publisher": 0.0}
+    running._is_back("publisher", False)
+    assert (running._away, running._failed_cuts) == ({"publisher": 0.0}, set())
+    running._is_back("publisher", True)
+    assert (running._away, running._failed_cuts, len(running._back)) == ({}, set(), 1)
+
+
 def test_awkward_bytes_arrive_as_they_are(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -450,6 +506,8 @@ def test_relay_passes_a_reset_on(listener: socket.socket) -> None:
 
 
 def test_relay_resets_what_it_cannot_connect() -> None:
-    with ClosedPort() as closed, Relay("127.0.0.1", closed.port) as relay, dial(relay.add_line()) as near:
-        with pytest.raises(ConnectionResetError):
-            near.recv(1)
+    with ClosedPort() as closed, Relay("127.0.0.1", closed.port) as relay:
+        port = relay.add_line()
+        with pytest.raises(ConnectionResetError):  # while connecting, if the relay is quicker
+            with dial(port) as near:
+                near.recv(1)

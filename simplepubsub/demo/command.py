@@ -8,9 +8,12 @@ import math
 import os
 import random
 import shutil
+import signal
 import sys
+import threading
 import time
-from typing import TextIO
+from types import FrameType
+from typing import Optional, TextIO
 
 from ..exceptions import MessageTooLarge
 from ..webpubsub.arguments import encode_checked
@@ -84,7 +87,8 @@ def run(options: argparse.Namespace) -> int:
     logger = logging.getLogger("simplepubsub")
     logger.addHandler(quiet)
     try:
-        return _run(options, screen)
+        with CtrlC() as ctrl_c:
+            return _run(options, screen, ctrl_c)
     except Unusable as error:
         print("simplepubsub demo: %s" % error, file=sys.stderr)
         return 2
@@ -96,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
         logger.removeHandler(quiet)
 
 
-def _run(options: argparse.Namespace, screen: Screen) -> int:
+def _run(options: argparse.Namespace, screen: Screen, ctrl_c: CtrlC) -> int:
     from .play import Play  # needs aiohttp, which the rest of the command line does not
 
     name = options.file or DEFAULT_FILE
@@ -105,7 +109,7 @@ def _run(options: argparse.Namespace, screen: Screen) -> int:
     times = "" if text.repeats == 1 else " ({:,} times the file)".format(text.repeats)
     screen.say("{}: {:,} lines{}, {:,} bytes, seed {}".format(_printable(name), len(text), times, text.size, seed))
     screen.expect(len(text), options.cuts)
-    outcome = Play(text, options.cuts, random.Random(seed), options.timeout, screen).run()
+    outcome = Play(text, options.cuts, random.Random(seed), options.timeout, screen, ctrl_c).run()
     for row in [""] + table(outcome):
         screen.say(row)
     return outcome.status
@@ -149,6 +153,39 @@ def _check_size(shown: str, number: int, line: bytes) -> None:
 def _printable(name: str) -> str:
     """Return a file name that any terminal can show on one line."""
     return "".join(char if " " <= char <= "~" else ascii(char)[1:-1] for char in name)
+
+
+class CtrlC:
+    """Remembers a Ctrl-C that came while it is open, because Python may lose one.
+
+    KeyboardInterrupt is raised wherever the main thread happens to be. In the callback of a weak reference or in a
+    ``__del__`` it is reported as ignored and gone.
+    """
+
+    def __init__(self) -> None:
+        self._pressed = False
+        self._installed = False
+
+    def __enter__(self) -> CtrlC:
+        # Only where Ctrl-C means KeyboardInterrupt: not in a background job or a thread, not where others handle it.
+        if threading.current_thread() is threading.main_thread():
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                signal.signal(signal.SIGINT, self._press)
+                self._installed = True
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        if self._installed:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _press(self, number: int, frame: Optional[FrameType]) -> None:
+        self._pressed = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if it was pressed and got lost."""
+        if self._pressed:
+            raise KeyboardInterrupt
 
 
 class Screen:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from ..exceptions import SimplePubSubError
 from ..server import Server
 from ..webpubsub import WebPubSubClient
-from .command import Screen
+from .command import CtrlC, Screen
 from .relay import Relay
 from .tally import Outcome, Tally, Text, encode_line
 
@@ -43,7 +43,10 @@ class _Broken(Exception):
 class Play:
     """Sends ``text`` while cutting ``cuts`` times. ``timeout`` bounds the seconds without any progress."""
 
-    def __init__(self, text: Text, cuts: int, rng: random.Random, timeout: float, screen: Screen) -> None:
+    def __init__(
+        self, text: Text, cuts: int, rng: random.Random, timeout: float, screen: Screen, ctrl_c: CtrlC
+    ) -> None:
+        self._ctrl_c = ctrl_c
         self._text = text
         self._rng = rng
         self._timeout = timeout
@@ -60,6 +63,7 @@ class Play:
         self._changed = threading.Condition()
         self._tallies = [Tally(name, text) for name in SUBSCRIBERS]
         self._ended: Set[str] = set()  # subscribers that have seen the end
+        self._introduced: Set[str] = set()  # clients whose first connection was reported
         self._away: Dict[str, float] = {}  # clients that were cut and are not back, since when
         self._back: List[float] = []  # how long each took
         self._failed_cuts: Set[int] = set()
@@ -141,9 +145,13 @@ class Play:
     def _is_back(self, name: str, recovered: bool) -> None:
         now = time.monotonic()
         with self._changed:
+            if name not in self._introduced:
+                # The first connection, which may be reported after the first cut: listeners have a thread of their own.
+                self._introduced.add(name)
+                return
             since = self._away.pop(name, None)
             if since is None:
-                return  # the first connection
+                return  # lost without our doing
             if recovered:
                 self._back.append(now - since)
             else:
@@ -164,6 +172,7 @@ class Play:
         ahead = 0
         lengths: Deque[int] = deque()
         for number, line in enumerate(self._text):
+            self._ctrl_c.check()
             while self._cut_at and number >= self._cut_at[0]:
                 self._cut(relay)
             lengths.append(len(line))
@@ -222,4 +231,5 @@ class Play:
                 elif now >= deadline:
                     raise _Broken("%s: nothing has moved for %g s" % (complaint, self._timeout))
                 self._changed.wait(min(SLICE, deadline - now))
+                self._ctrl_c.check()
                 self._screen.progress(self._sent, self._cuts - len(self._cut_at))
