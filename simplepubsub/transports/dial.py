@@ -249,6 +249,7 @@ class WebSocketDial(Dial):
     def handshake_tls(self, sock: socket.socket, context: ssl_module.SSLContext, host: str) -> ssl_module.SSLSocket:
         """Return ``sock`` wrapped in TLS, visible to `abort` during the handshake."""
         self.step = "TLS handshake"
+        sock.getpeername()  # a socket that was reset meanwhile would be dropped unclosed by wrap_socket()
         tls = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
         try:
             self._show(tls)
