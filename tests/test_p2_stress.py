@@ -254,25 +254,48 @@ def no_stall(made, messages):
     """Acknowledged pipelined sends never stop for long."""
     client = made.client()
     slowest, last = 0.0, time.perf_counter()
-    done = []
+    answers = 0  # counted, not kept: collecting a heap of 200,000 futures takes longer than the stalls looked for
 
     def answered(future):
-        nonlocal slowest, last
+        nonlocal slowest, last, answers
         now = time.perf_counter()
         slowest, last = max(slowest, now - last), now
-        done.append(future)
+        answers += future.exception(0) is None
 
-    for _ in range(messages):
-        while True:
-            try:
-                client.send_to_group_nowait("empty", "x" * 100).add_done_callback(answered)
-                break
-            except OutboxFull:
-                client.flush(scaled(60))
-    client.flush(scaled(60))
-    assert len(done) == messages and all(future.exception(0) is None for future in done)
+    with Clockwork() as clockwork:
+        for _ in range(messages):
+            while True:
+                try:
+                    client.send_to_group_nowait("empty", "x" * 100).add_done_callback(answered)
+                    break
+                except OutboxFull:
+                    client.flush(scaled(60))
+        client.flush(scaled(60))
+        wait_until(lambda: answers == messages)
     assert client.stats()["acked"] == messages
-    assert slowest < scaled(1.0), "a stall of %.3f s" % slowest
+    print("longest pause %.0f ms, of the machine %.0f ms" % (slowest * 1000, clockwork.longest * 1000))
+    assert slowest < scaled(0.5) + 3 * clockwork.longest, "a stall of %.3f s" % slowest
+
+
+class Clockwork:
+    """A thread that only looks at the clock: how long this process did not get to run, or all of its threads waited."""
+
+    def __enter__(self):
+        self.longest = 0.0
+        self._end = threading.Event()
+        self._thread = run_thread(self._tick)
+        self._thread.__enter__()
+        return self
+
+    def __exit__(self, *exc_info):
+        self._end.set()
+        self._thread.__exit__(*exc_info)
+
+    def _tick(self):
+        last = time.perf_counter()
+        while not self._end.wait(0.002):
+            now = time.perf_counter()
+            self.longest, last = max(self.longest, now - last), now
 
 
 # ---- the long ones ---------------------------------------------------------------------------------------------------
