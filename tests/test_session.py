@@ -320,6 +320,19 @@ def test_control_frames_need_no_slot_and_no_session() -> None:
     assert not desk.session.writable  # what was meant for the old connection is gone
 
 
+def test_only_the_newest_control_frame_of_each_kind_waits() -> None:
+    # A peer that pings without reading used to make us collect an answer for each.
+    session = Desk(connected=False).session
+    session.control((OPCODE, "ping"))
+    for n in range(1000):
+        session.control((9, b"%d" % n), "pong")
+        session.control((OPCODE, "ack %d" % n), "ack")
+        session.control((OPCODE, "ping"))
+    assert session.take() == [(OPCODE, "ping"), (9, b"999"), (OPCODE, "ack 999")]
+    session.control((OPCODE, "ping"))
+    assert session.take() == [(OPCODE, "ping")]
+
+
 # ---- withdrawing ----------------------------------------------------------------------------------------------------
 
 
