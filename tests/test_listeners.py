@@ -372,11 +372,17 @@ def test_a_stop_without_listeners_leaves_nothing_behind() -> None:
 
 def test_a_listener_knows_itself_and_does_not_wait_for_itself() -> None:
     listeners, seen = make(), Recorder()
-    listeners.add("message", lambda: seen((listeners.owns_current_thread(), listeners.join(None))))
+
+    def stop_from_inside() -> None:
+        listeners.stop(None, announce=False)
+        seen((listeners.owns_current_thread(), listeners.join(scaled(5))))
+
+    listeners.add("message", stop_from_inside)
     assert not listeners.owns_current_thread()
-    with running(listeners):
-        listeners.emit("message", 1)
-        assert seen.wait_for(1) == [(True, True)]
+    listeners.start()
+    listeners.emit("message", 1)
+    assert seen.wait_for(1, 4) == [(True, True)]
+    assert listeners.join(scaled(10))
 
 
 def test_a_client_started_again_inside_stopped_keeps_its_dispatcher() -> None:
