@@ -15,7 +15,13 @@ EXTRAS = {
     "server": ["aiohttp>=3.8.6,<4"],
     # websocket-client uses python-socks, requests uses PySocks.
     "socks": ["python-socks>=2.3,<4", "PySocks>=1.7,<2"],
-    "test": ["pytest>=7.4,<10", "pytest-timeout>=2.2,<3", "pytest-xdist>=3.3,<4", "hypothesis>=6.79,<7", "trustme>=1.0,<2"],
+    "test": [
+        "pytest>=7.4,<10",
+        "pytest-timeout>=2.2,<3",
+        "pytest-xdist>=3.3,<4",
+        "hypothesis>=6.79,<7",
+        "trustme>=1.0,<2",
+    ],
 }
 
 setup(
