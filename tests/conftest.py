@@ -24,7 +24,7 @@ from tests.helpers import scaled, thread_dump, wait_until
 # ---- settings -------------------------------------------------------------------------------------------------------
 
 hypothesis.settings.register_profile("default", deadline=None, print_blob=True, max_examples=60)
-hypothesis.settings.register_profile("ci", deadline=None, print_blob=True, max_examples=400, database=None,
+hypothesis.settings.register_profile("ci", deadline=None, print_blob=True, max_examples=100, database=None,
                                      suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 
