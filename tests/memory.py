@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 from urllib.parse import parse_qs, urlsplit
 
 from simplepubsub.core.protocol import Dial, Frame, Transport
-from simplepubsub.exceptions import ConnectError, ConnectTimeout, RemoteProtocolError, TransportClosed, TransportError
+from simplepubsub.exceptions import ConnectError, RemoteProtocolError, TransportClosed, TransportError
 from simplepubsub.transports.frames import CLOSE, PING, TEXT, FrameParser, close_payload, encode_frames, parse_close
 from simplepubsub.webpubsub import WebPubSubClient
 from tests.timing import scaled
@@ -287,16 +287,21 @@ class Network:
             if self.down is not None:
                 raise self.down
             while self.hold:
-                if not self.changed.wait(timeout):
-                    raise ConnectTimeout("no connection in time")
+                self.changed.wait()
                 if aborted.is_set():
                     raise ConnectError("the attempt was given up")
             link = Link(self, url, len(self.links))
             transport = self.transport(link)
+        self.greet(link)
+        with self.changed:  # whoever waits for the link speaks after the greeting
             self.links.append(link)
             self.changed.notify_all()
-        self.greet(link)
         return transport
+
+    def link_of(self, client: Any) -> Link:
+        """The connection that ``client`` has now; the last one made may be that of an attempt that was given up."""
+        link: Link = client._engine.connection.transport.link
+        return link
 
     def accept(self, link: Link) -> None:
         """Accept a connection or a recovery; what a recovered session repeats is the test's business."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 import threading
@@ -11,6 +12,7 @@ from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
 
+import simplepubsub
 from simplepubsub.exceptions import (
     AckTimeout,
     ClientStopped,
@@ -32,6 +34,7 @@ from tests.helpers import (
     wait_until,
 )
 
+PACKAGE = os.path.dirname(simplepubsub.__file__)
 PATH = "/client/hubs/hub?access_token=x"
 LIMIT = 0.3  # what each call is given, in seconds, before scaling
 SLACK = 2.0  # and how much later it may return: machines are busy
@@ -113,9 +116,13 @@ def nothing() -> None:
 
 
 def is_waiting(thread: run_thread) -> bool:
-    """Whether a thread stands in a wait of the standard library."""
+    """Whether a thread stands in a wait inside the package."""
     frame = sys._current_frames().get(thread.thread.ident or -1)
-    return frame is not None and frame.f_code.co_filename == threading.__file__ and frame.f_code.co_name == "wait"
+    if frame is None or frame.f_code.co_filename != threading.__file__ or frame.f_code.co_name != "wait":
+        return False
+    while frame is not None and not frame.f_code.co_filename.startswith(PACKAGE):
+        frame = frame.f_back
+    return frame is not None
 
 
 def together(calls: List[Callable[[], Any]]) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Callable, List
 import pytest
 
 import simplepubsub
+from simplepubsub.core import deadline
 from simplepubsub.exceptions import AckTimeout, SimplePubSubError
 from tests.helpers import (
     MS,
@@ -21,6 +22,7 @@ from tests.helpers import (
     ScriptedPeer,
     SilentPeer,
     run_python,
+    run_thread,
     scaled,
     subprocess_python,
     wait_until,
@@ -127,10 +129,10 @@ def test_ctrl_c_at_any_line_leaves_a_usable_client(name: str, call: Callable[[An
             client._engine.mutex.release()
             client.send_to_group("g", "after", timeout=scaled(5))
             network.on_command = lambda link, command: False
-            for command in network.links[-1].of("sendToGroup"):  # an interrupted send stays in progress
-                network.links[-1].ack(command.get("ackId", 0))
+            for command in network.link_of(client).of("sendToGroup"):  # an interrupted send stays in progress
+                network.link_of(client).ack(command.get("ackId", 0))
             client.flush(scaled(5))
-            link = network.links[-1]
+            link = network.link_of(client)
             link.say(link.message("mark"))
             while client.receive(scaled(5)).data != "mark":
                 pass
@@ -166,14 +168,27 @@ def grudging(connection: PeerConnection) -> None:
 
 
 CHILD = """
-import sys, time
+import sys, threading, time
 from simplepubsub.webpubsub import WebPubSubClient
+from tests.helpers import wait_until
+
+def blocked():
+    frame = sys._current_frames()[threading.main_thread().ident]
+    return frame.f_code.co_filename == threading.__file__ and frame.f_code.co_name == "wait"
+
+def announce():
+    started.wait()
+    wait_until(blocked, 15)
+    print("blocked")
+
+started = threading.Event()
+threading.Thread(target=announce, daemon=True).start()
 
 client = WebPubSubClient(sys.argv[1], protocol="json", ack_timeout=None, close_timeout=None, start_timeout=None,
                          max_outbox_bytes=1000)
 %(before)s
 try:
-    print("ready")
+    started.set()
     %(call)s
 except KeyboardInterrupt:
     print("interrupted", time.monotonic() - float(sys.stdin.readline()) < 5)
@@ -209,7 +224,7 @@ def test_ctrl_c_in_a_blocking_call(name: str, before: str, call: str, after: str
     with ScriptedPeer(grudging, timeout=60) as peer:
         code = CHILD % {"before": before, "call": call, "after": after}
         with subprocess_python(code, peer.url(PATH)) as child:
-            child.wait_line("ready")
+            child.wait_line("blocked")
             child.send_line(str(time.monotonic()))
             child.interrupt()
             child.wait_line("interrupted True")
@@ -229,7 +244,7 @@ def test_ctrl_c_in_start(where: str) -> None:
                      "WebPubSubClient(sys.argv[2], protocol='json'); client.start(10); " + USABLE,
         }
         with subprocess_python(code, (silent if where == "silent" else deaf).url(PATH), peer.url(PATH)) as child:
-            child.wait_line("ready")
+            child.wait_line("blocked")
             if where == "silent":
                 silent.wait_accepted(1)
             child.send_line(str(time.monotonic()))
@@ -329,3 +344,22 @@ def test_an_exit_while_reconnecting_does_not_hang() -> None:
             peer.url(PATH),
         )
         peer.close(check=False)
+
+
+def test_the_main_thread_looks_for_signals_while_it_waits() -> None:
+    # A signal between the interpreter's last look and the system call was noticed when the wait ended: never.
+    waits: List[float] = []
+
+    class Spy(threading.Condition):
+        def wait(self, timeout: Any = None) -> bool:
+            waits.append(timeout)
+            return True
+
+    assert threading.current_thread() is threading.main_thread()
+    deadline.wait(Spy(), None)
+    deadline.wait(Spy(), 0.5)
+    assert waits == [deadline._SLICE, min(0.5, deadline._SLICE)]
+    assert deadline._SLICE <= 1.0
+    with run_thread(deadline.wait, Spy(), None):
+        pass
+    assert waits[-1] == threading.TIMEOUT_MAX  # other threads get no signals, and should not wake for nothing

@@ -138,9 +138,9 @@ class Connection:
                     self.engine.receiver.wait_for_room(self)
         except (TransportError, RemoteProtocolError, InboxOverflow) as error:
             self._end(error)
-        except BaseException as error:  # a bug of ours: end this connection rather than hang the client
-            self.engine.log.exception("reader failed")
+        except BaseException as error:  # a bug of ours, or of a log handler: end this connection, do not hang
             self._end(error)
+            self.engine.log.exception("reader failed")
 
     def _handle(self, frames: Sequence[Frame], now: float) -> None:
         decode = self.engine.protocol.decode
@@ -230,9 +230,9 @@ class Connection:
                     self._wrote(frames)
         except TransportError as error:
             self._end(error)
-        except BaseException as error:  # a bug of ours, as above
-            self.engine.log.exception("writer failed")
+        except BaseException as error:  # as above
             self._end(error)
+            self.engine.log.exception("writer failed")
 
     def _has_work_locked(self) -> bool:
         if self._claimant is not None:

@@ -11,9 +11,10 @@ from ..exceptions import InvalidArgument
 
 __all__ = ["Deadline", "check_timeout", "wait"]
 
-# A wait on a lock cannot be interrupted by Ctrl-C on Windows, so it is cut into slices there (seconds).
-_SLICE = 0.1 if sys.platform == "win32" else threading.TIMEOUT_MAX
-
+# Waits of the main thread are cut into slices (seconds), for Ctrl-C. On Windows it cannot interrupt a wait at all.
+# Elsewhere it can, but for one moment: a signal between the interpreter's last look and the system call is noticed only
+# when the call returns.
+_SLICE = 0.1 if sys.platform == "win32" else 1.0
 
 #: A limit longer than this (seconds) is none: the system's calls refuse numbers that large, infinity among them.
 LONGEST = 1e6
@@ -47,4 +48,5 @@ class Deadline:
 
 def wait(condition: threading.Condition, timeout: Optional[float]) -> None:
     """Wait on ``condition`` for at most ``timeout`` seconds, interruptibly; it may return early, so loop."""
-    condition.wait(_SLICE if timeout is None else min(timeout, _SLICE))
+    limit = _SLICE if threading.current_thread() is threading.main_thread() else threading.TIMEOUT_MAX
+    condition.wait(limit if timeout is None else min(timeout, limit))

@@ -196,9 +196,6 @@ class Sender:
 
     def abandon(self, entries: List[Entry], cause: Optional[BaseException]) -> None:
         """Fail what the end of a run left behind (no lock held)."""
-        unacked = [entry for entry in entries if entry.restores is None]
-        if unacked:
-            self._engine.log.warning("%s: stopped with %d sends unacknowledged", self._engine.name, len(unacked))
 
         def stopped(entry: Entry) -> ClientStopped:
             done = "acknowledged" if entry.written else "sent"
@@ -207,6 +204,9 @@ class Sender:
             return error
 
         self.fail(entries, stopped)
+        unacked = [entry for entry in entries if entry.restores is None]
+        if unacked:
+            self._engine.log.warning("%s: stopped with %d sends unacknowledged", self._engine.name, len(unacked))
 
     def fail_uncertain(self, entries: List[Entry]) -> None:
         """Fail entries that were written and whose answer will never come."""

@@ -127,18 +127,20 @@ class Supervisor:
     # --- the run ------------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        engine = self._engine
         try:
             try:
                 reason, failure = self._live()
-            except BaseException as error:  # a bug of ours: the client must stop, not hang
-                self._engine.log.exception("supervisor failed")
-                reason, failure = Reason.STOP_CALLED, error
-            if self._engine.owner() is None:
-                self._engine.log.warning("%s: nobody holds the client any more, so it stops", self._engine.name)
-            self.finish(reason, failure)
+            except BaseException as error:  # a bug of ours, or of a log handler: the client must stop, not hang
+                self.finish(Reason.STOP_CALLED, error)
+                engine.log.exception("supervisor failed")
+            else:
+                self.finish(reason, failure)
+            if engine.owner() is None:
+                engine.log.warning("%s: nobody holds the client any more, so it stopped", engine.name)
+        finally:
             if self._connection is not None:
                 self._connection.finish(0.0)
-        finally:
             with self._mutex:
                 self._over = True
                 self._ended.notify_all()
@@ -349,13 +351,13 @@ class Supervisor:
                 engine.connection_id = engine.resume = None
                 left = engine.session.abandon()
                 self.oldest_left = min((entry.serial for entry in left if entry.restores is None), default=float("inf"))
-                engine.inbox.close(engine.stopped_error)
-                engine.listeners.stop(StoppedArgs(failure), announce=self.established)
                 engine.supervisor = None
                 if engine.state is not State.STOPPED:  # Ctrl-C may end a start() before its first transition
                     engine.move_locked(reason)
+                # After the transition: whoever wakes up here, or listens, finds a stopped client.
+                engine.inbox.close(engine.stopped_error)
+                engine.listeners.stop(StoppedArgs(failure), announce=self.established)
                 engine.wake.notify_all()
-        engine.log_moves()
         if not first:
             self._released.wait(RELEASE_WAIT)
             return
@@ -363,6 +365,7 @@ class Supervisor:
             connection.abort()
         engine.sender.abandon(left, failure)
         self._released.set()
+        engine.log_moves()
 
     def _disconnected(self, reason: Reason, connection: Connection, cause: BaseException) -> None:
         engine, options = self._engine, self._engine.options
@@ -373,14 +376,10 @@ class Supervisor:
             connection_id = engine.connection_id or ""
         self._move(reason)
         will_retry = options.auto_reconnect and options.reconnect_retry.delay(1) is not None
-        why = engine.protocol.shown_text(connection.announced or str(cause))
-        engine.log.warning("%s: disconnected (%s): %s", engine.name, reason, why)
-        code = getattr(cause, "code", None)
         text = connection.announced or str(cause)
-        engine.listeners.emit(
-            "disconnected",
-            DisconnectedArgs(connection_id, text, code, getattr(cause, "reason", ""), will_retry, cause),
-        )
+        engine.log.warning("%s: disconnected (%s): %s", engine.name, reason, engine.protocol.shown_text(text))
+        code, said = getattr(cause, "code", None), getattr(cause, "reason", "")
+        engine.listeners.emit("disconnected", DisconnectedArgs(connection_id, text, code, said, will_retry, cause))
 
     def _move(self, reason: Reason) -> None:
         with self._mutex:
