@@ -821,6 +821,7 @@ def test_the_outbox_is_bounded(network: Network, make_client: Maker) -> None:
         client.send_to_group("g", "x" * 100, timeout=20 * MS)
     assert not timeout.value.written
     link = network.links[0]
+    link.wait_for("sendToGroup", len(futures))  # an answer before the question would settle it unwritten
     with run_thread(client.send_to_group, "g", "waits for room" + "x" * 100) as waiting:
         wait_until(lambda: client._engine._waiters)
         link.ack(futures[0].ack_id)
