@@ -6,8 +6,14 @@ What happens when connections break is in test_p2_delivery.py; hangs, interrupts
 from __future__ import annotations
 
 import datetime
+import gc
 import logging
+import select
+import socket
+import ssl
+import struct
 import threading
+import warnings
 from concurrent.futures import Future
 
 import pytest
@@ -29,6 +35,7 @@ from simplepubsub.exceptions import (
     SendMessageError,
 )
 from simplepubsub.server import RefuseConnection
+from simplepubsub.transports.dial import WebSocketDial
 from simplepubsub.webpubsub import (
     CallbackType,
     Message,
@@ -338,6 +345,23 @@ class TestRefusals:
                 client.start()
         assert "SECRET" not in str(caught.value) + repr(caught.value) + caught.value.url
         assert client.state == "stopped"
+
+    def test_a_reset_before_the_tls_handshake_leaves_no_socket(self):
+        # CPython dropped a half-made TLS socket unclosed: a ResourceWarning now and then in a network that resets.
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            with socket.create_connection(listener.getsockname()) as near:
+                far, _ = listener.accept()
+                far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                far.close()
+                assert select.select([near], [], [], scaled(5))[0], "the reset is here"
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always")
+                    with pytest.raises(OSError):
+                        WebSocketDial().handshake_tls(near, ssl.create_default_context(), "localhost")
+                    gc.collect()
+        assert [str(warning.message) for warning in caught] == []
 
     def test_bad_token(self, new_client, server):
         client = new_client(url=server.client_access_url("hub") + "x")

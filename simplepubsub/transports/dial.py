@@ -12,6 +12,7 @@ import re
 import socket
 import ssl as ssl_module
 import threading
+import traceback
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 from urllib.parse import parse_qsl, unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -124,6 +125,14 @@ class _TlsContext:
 
     def wrap_socket(self, sock: socket.socket, server_hostname: str = "", **_options: object) -> ssl_module.SSLSocket:
         return self._dial.handshake_tls(sock, self._context, server_hostname)
+
+
+def _close_unfinished(error: OSError) -> None:
+    """Close the TLS socket that ``wrap_socket`` had begun: CPython drops it unclosed if the peer has reset it."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        made = frame.f_locals.get("self")
+        if isinstance(made, ssl_module.SSLSocket):
+            made.close()
 
 
 @functools.lru_cache(maxsize=None)
@@ -249,8 +258,11 @@ class WebSocketDial(Dial):
     def handshake_tls(self, sock: socket.socket, context: ssl_module.SSLContext, host: str) -> ssl_module.SSLSocket:
         """Return ``sock`` wrapped in TLS, visible to `abort` during the handshake."""
         self.step = "TLS handshake"
-        sock.getpeername()  # a socket that was reset meanwhile would be dropped unclosed by wrap_socket()
-        tls = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+        try:
+            tls = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+        except OSError as error:
+            _close_unfinished(error)
+            raise
         try:
             self._show(tls)
             tls.do_handshake()
