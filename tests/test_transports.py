@@ -549,3 +549,26 @@ def test_receiving_goes_on_while_the_peer_does_not_read(pair: Pair) -> None:
             assert collect(transport, 1) == [(TEXT, "%d" % n)]
         transport.abort()
         assert isinstance(writing.exception(timeout=5), TransportError)
+
+
+@pytest.mark.parametrize("carrier", ["tls"], indirect=True)
+def test_a_tls_write_that_wants_to_read_does_not_wait_for_bytes_that_the_reader_took(pair: Pair) -> None:
+    transport, peer = pair
+    stream: Any = transport._stream  # type: ignore[attr-defined]
+    real = stream._tls
+
+    class Renegotiating:
+        """Wants to read before it writes, once; nothing comes that this thread could read."""
+
+        asked = False
+
+        def send(self, data: Any) -> int:
+            if not self.asked:
+                self.asked = True
+                raise ssl.SSLWantReadError
+            return int(real.send(data))
+
+    stream._tls = Renegotiating()
+    with run_thread(transport.send, [(TEXT, "through")]) as writing:
+        writing.result(5)
+    assert peer.read(1) == [(TEXT, "through")]

@@ -25,6 +25,9 @@ __all__ = ["WebSocketTransport"]
 FIRST_RECEIVE_BYTES = 16 * 1024
 RECEIVE_BYTES = 256 * 1024
 
+#: Longest wait of the writer for something that the reader may have read (seconds).
+CROSSED_WAIT = 0.05
+
 
 class WebSocketTransport(Transport):
     """A connected WebSocket over ``sock``, on the client's side.
@@ -203,7 +206,8 @@ class _TlsStream(_Stream):
                     writing = True
                 except ssl.SSLWantReadError:
                     writing = False
-            self._wait(writing)
+            # A TLS 1.2 peer may want to hear from the reader first, which may have taken those bytes already.
+            self._wait(writing, None if writing else CROSSED_WAIT)
 
     can_try = True
 
@@ -214,12 +218,12 @@ class _TlsStream(_Stream):
             except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
                 return 0
 
-    def _wait(self, writing: bool) -> None:
-        """Wait until the socket is ready; a shutdown by abort() makes it ready too."""
+    def _wait(self, writing: bool, limit: Optional[float] = None) -> None:
+        """Wait until the socket is ready, at most ``limit`` seconds; a shutdown by abort() makes it ready too."""
         if hasattr(select, "poll"):
             poll = select.poll()
             poll.register(self._sock, select.POLLOUT if writing else select.POLLIN)
-            poll.poll()
+            poll.poll(None if limit is None else limit * 1000)
         else:  # Windows
             sockets = [self._sock]
-            select.select([] if writing else sockets, sockets if writing else [], sockets)
+            select.select([] if writing else sockets, sockets if writing else [], sockets, limit)
