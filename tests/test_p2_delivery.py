@@ -519,7 +519,7 @@ def test_p2_close_codes_that_end_the_session(scene, code):
     assert disconnected.code == code and disconnected.reason == "no more"
     at.events.wait_event("gap")
     # 1008 says that there is nothing to recover (client specification 1.4), so it is not even tried.
-    assert at.server.stats()["refused_recoveries"] == (0 if code == 1008 else 1)
+    assert (at.server.stats()["refused_recoveries"] > 0) == (code == 1000)
     at.client.join_group("room")
     at.client.send_to_group("room", "x")
     assert at.client.receive(5).after_gap
