@@ -373,7 +373,10 @@ ENCODED = [
 ]
 
 
-@pytest.mark.parametrize("data, data_type, text", ENCODED, ids=["%s %s" % (row[1], ascii(row[2])[:30]) for row in ENCODED])
+ENCODED_IDS = ["%s %s" % (row[1], ascii(row[2])[:30]) for row in ENCODED]
+
+
+@pytest.mark.parametrize("data, data_type, text", ENCODED, ids=ENCODED_IDS)
 def test_a_payload_is_this_json(data: Any, data_type: str, text: str) -> None:
     assert codec.encode_data(data, data_type) == text
 
