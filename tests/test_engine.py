@@ -1507,6 +1507,7 @@ def test_a_log_handler_that_raises_hangs_nobody(network: Network, make_client: M
     logger.setLevel(logging.DEBUG)
     try:
         client.start()
+        network.on_command = lambda link, command: True
         future = client.send_to_group_nowait("g", "x")
         raising.set()
         with run_thread(client.receive) as receiving:
@@ -1537,3 +1538,33 @@ def test_whoever_is_woken_by_the_end_finds_a_stopped_client(network: Network, ma
     order.clear()
     client.stop()
     assert order == ["move", "receivers", "listeners"]
+
+
+def test_stop_waits_for_a_dispatcher_that_is_already_on_its_way_out(
+    network: Network, make_client: Maker, monkeypatch: Any
+) -> None:
+    # It looked for a running dispatcher only: one that had handled the stop and not ended yet was left behind.
+    client = make_client()
+    listeners = client._engine.listeners
+    dispatch, release = listeners._dispatch, threading.Event()
+
+    def lingers() -> None:
+        dispatch()
+        release.wait(scaled(10))
+
+    join = supervisor_module.Supervisor.join
+
+    def late(self: Any, deadline: Any) -> bool:
+        ended = bool(join(self, deadline))
+        wait_until(lambda: listeners._thread is None)
+        return ended
+
+    listeners._dispatch = lingers
+    monkeypatch.setattr(supervisor_module.Supervisor, "join", late)
+    client.on("gap", lambda: None)
+    client.start()
+    with run_thread(client.stop) as stopping:
+        with pytest.raises(AssertionError):
+            stopping.result(0.2)
+        release.set()
+        stopping.result()

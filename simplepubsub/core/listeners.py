@@ -64,9 +64,10 @@ class Listeners:
     def __init__(self, events: Iterable[str], limit: int, drained: Callable[[], None], name: str) -> None:
         self._events = tuple(events)
         self._name = name
-        self._mutex = threading.Lock()  # guards the next six; never held while a listener runs
+        self._mutex = threading.Lock()  # guards the next seven; never held while a listener runs
         self._table: Dict[str, Tuple[Tuple[Listener, bool], ...]] = {}
         self._thread: Optional[threading.Thread] = None
+        self._latest: Optional[threading.Thread] = None  # the same, or the one that may still be ending
         self._running = False
         self._discard = False  # until the next _Stop
         self._stops = 0  # _Stop items queued so far
@@ -135,7 +136,7 @@ class Listeners:
         if self._running and self._thread is None and self._table:
             thread = threading.Thread(target=self._dispatch, name=self._name + "-dispatcher", daemon=True)
             thread.start()
-            self._thread = thread
+            self._thread = self._latest = thread
 
     def stop(self, argument: Any, announce: bool) -> None:
         """The client has stopped: queue ``stopped``, after which the dispatcher ends."""
@@ -161,7 +162,7 @@ class Listeners:
         """
         deadline = Deadline(timeout)
         with self._mutex:
-            thread, stops = self._thread, self._stops
+            thread, stops = self._latest, self._stops
             if thread is None or thread is threading.current_thread():
                 return True
             while self._stops_done < stops:

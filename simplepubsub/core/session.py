@@ -120,8 +120,9 @@ class Session:
         return True
 
     def _forget(self, entry: Entry) -> None:
-        self._unqueue(entry)
+        # Not the other way round: Ctrl-C in between must not leave a pending entry that nobody writes.
         self.size -= self.pending.pop(entry.ack_id).size  # type: ignore[arg-type]  # what is pending has an id
+        self._unqueue(entry)
 
     def _unqueue(self, entry: Entry) -> None:
         if entry.queued:
