@@ -54,7 +54,7 @@ class Child:
             encoding="utf-8", errors="replace", creationflags=flags, cwd=REPOSITORY,
             env={**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8",
                  # PyJWT imports cryptography where it is installed, which complains about old interpreters.
-                 "PYTHONWARNINGS": "ignore:Python 3.7 is no longer supported", **(env or {})})
+                 "PYTHONWARNINGS": "ignore:Python 3", **(env or {})})
         self._readers = [threading.Thread(target=self._read, args=(name,), name=f"child-{name}", daemon=True)
                          for name in self._lines]
         for reader in self._readers:

@@ -112,6 +112,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Optional[BaseException]) -> None:
         """Note the end of the socket; what arrived before it is still executed."""
+        if self.transport is not None:
+            self.transport.close()  # asyncio before 3.11 takes a TLS transport for open until it is told so
         self.transport = None
         self._write_full = False
         self.pump.remove(self)
