@@ -103,8 +103,8 @@ CALLS: List[Any] = [
 ]
 
 
-# Before 3.10 the interpreter itself may handle a signal between the end of a `with` block and its `__exit__` (bpo-29988),
-# which leaves the lock held whatever the code does; the real Ctrl-C tests below run everywhere.
+# Before 3.10 the interpreter itself may handle a signal between the end of a `with` block and its `__exit__`
+# (bpo-29988), which leaves the lock held whatever the code does; the real Ctrl-C tests below run everywhere.
 @pytest.mark.skipif(sys.version_info < (3, 10), reason="this interpreter can lose a lock to Ctrl-C at such a line")
 @pytest.mark.parametrize("name, call, prepare", CALLS, ids=[row[0] for row in CALLS])
 def test_ctrl_c_at_any_line_leaves_a_usable_client(name: str, call: Callable[[Any], Any], prepare: Any) -> None:
