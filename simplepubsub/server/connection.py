@@ -23,7 +23,7 @@ from .session import Session
 if TYPE_CHECKING:
     from .pump import Pump
 
-__all__ = ["Connection", "Step"]
+__all__ = ["WRITE_HIGH", "WRITE_LOW", "Connection", "Step"]
 
 log = logging.getLogger("simplepubsub.server")
 
@@ -37,7 +37,7 @@ _READ_AHEAD = 256 * 1024
 _READ_AHEAD_MEMBER = 16 * 2**20
 
 #: Bytes waiting for the socket at which publishers start to wait for this receiver, and at which they stop waiting.
-_WRITE_HIGH, _WRITE_LOW = 1024 * 1024, 256 * 1024
+WRITE_HIGH, WRITE_LOW = 1024 * 1024, 256 * 1024
 
 #: A frame costs its sender's turn one unit more for every 4 KiB, so that long ones do not pile up at the receivers.
 _LONG_SHIFT = 12
@@ -78,7 +78,6 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         """Take over an upgraded transport: plain or TLS, of any loop."""
         self.transport = transport
-        transport.set_write_buffer_limits(high=_WRITE_HIGH, low=_WRITE_LOW)
         self.pump.connections.add(self)
 
     def data_received(self, data: bytes) -> None:

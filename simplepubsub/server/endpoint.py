@@ -20,7 +20,7 @@ from aiohttp import web
 
 from ..exceptions import InvalidArgument
 from ..webpubsub.messages import MAX_GROUP_NAME
-from .connection import Connection
+from .connection import WRITE_HIGH, WRITE_LOW, Connection
 from .faults import Faults
 from .handlers import ConnectRequest, Dispatcher, RefuseConnection
 from .hub import POLICY, RecoveryRefused, hub_of
@@ -239,7 +239,13 @@ class ClientEndpoint:
     def _upgrade(self, request: web.Request, accept: bytes, subprotocol: Optional[str]) -> Connection:
         """Answer 101 and take the transport; from here on aiohttp has nothing to do with it."""
         transport: Any = request.transport
-        if transport is None or transport.is_closing():
+        try:
+            gone = transport is None or transport.is_closing()
+            if not gone:
+                transport.set_write_buffer_limits(high=WRITE_HIGH, low=WRITE_LOW)
+        except AttributeError:
+            gone = True  # asyncio before 3.11: what a TLS transport says when its connection is lost
+        if gone:
             raise Refused(499, "the client has gone")
         answer = [b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"]
         answer.append(b"Sec-WebSocket-Accept: " + accept + b"\r\n")
