@@ -11,6 +11,7 @@ from typing import Any, Callable, Iterator, List, Tuple
 
 import pytest
 
+from simplepubsub.core import connection as connection_module
 from simplepubsub.core import supervisor as supervisor_module
 from simplepubsub.core import timers as timers_module
 from simplepubsub.core.backoff import RetryPolicy
@@ -1568,3 +1569,56 @@ def test_stop_waits_for_a_dispatcher_that_is_already_on_its_way_out(
             stopping.result(0.2)
         release.set()
         stopping.result()
+
+
+def test_a_start_waits_for_what_a_stop_in_a_hurry_left_running(
+    network: Network, make_client: Maker, monkeypatch: Any
+) -> None:
+    client = make_client()
+    client.start()
+    release = threading.Event()
+    finish = connection_module.Connection.finish
+
+    def slow(self: Any, grace: float) -> None:
+        release.wait(scaled(10))
+        finish(self, grace)
+
+    monkeypatch.setattr(connection_module.Connection, "finish", slow)
+    client.stop(0)
+    with run_thread(client.start) as starting:
+        with pytest.raises(AssertionError):
+            starting.result(0.2)
+        assert len(network.links) == 1
+        release.set()
+        starting.result()
+    assert client.is_connected()
+
+
+def test_a_connection_of_an_earlier_run_takes_nothing_and_delivers_nothing(
+    network: Network, make_client: Maker
+) -> None:
+    # After stop(0) and start() its writer could take a send of the new run and write it into the dead connection, and
+    # its reader could advance the sequence numbers of the new run, whose messages were then dropped as repeats.
+    client = make_client(close_timeout=100 * MS)
+    client.start()
+    old = client._engine.connection
+    client.stop(0)
+    client.start()
+    network.links[1].clog(0)
+    futures = [client.send_to_group_nowait("g", n) for n in range(2)]
+    network.links[1].wait(lambda: network.links[1].writers)
+    futures.append(client.send_to_group_nowait("g", 2))
+    with client._engine.mutex:
+        assert client._engine.session.writable
+        old.ended = False
+        old.closing, old.close_when_sent = (1000, ""), True
+        assert old._may_close_locked()
+        old.closing = None
+        assert not old._has_work_locked()
+    late = '{"type":"message","from":"group","group":"g","dataType":"json","data":1,"sequenceId":99}'
+    with pytest.raises(TransportError):
+        old._handle([(1, late)], 0.0)
+    assert client._engine.sequence.largest == 0
+    network.links[1].unclog()
+    for future in futures:
+        future.result(scaled(5))

@@ -151,6 +151,8 @@ class Connection:
         pings: List[Frame] = []
         pong = False
         fault: Optional[RemoteProtocolError] = None
+        if self.engine.connection is not self:
+            raise TransportError("the client has stopped")  # and its sequence numbers may be those of the next run
         if self.continues and not self.opened:
             self.engine.connection_recovered(self, now)
         for frame in frames:
@@ -219,7 +221,9 @@ class Connection:
                         return
                     rest, self._rest = self._rest, b""
                     goodbye = self.closing if self.ended or self._may_close_locked() else None
-                    frames = [] if rest or goodbye else session.take()
+                    # After a stop() that did not wait for us the session belongs to the next run.
+                    mine = self.engine.connection is self
+                    frames = [] if rest or goodbye or not mine else session.take()
                 if rest:
                     self.transport.send_rest(rest)
                 elif goodbye is not None:
@@ -237,7 +241,9 @@ class Connection:
     def _has_work_locked(self) -> bool:
         if self._claimant is not None:
             return False
-        return self.ended or bool(self._rest) or self.engine.session.writable or self._may_close_locked()
+        if self.ended or self._rest or self._may_close_locked():
+            return True
+        return self.engine.connection is self and self.engine.session.writable
 
     def _wrote(self, frames: Sequence[Frame]) -> None:
         engine = self.engine
@@ -303,7 +309,8 @@ class Connection:
     def _may_close_locked(self) -> bool:
         if self.closing is None:
             return False
-        return not (self.close_when_sent and self.engine.session.open and self.engine.session.queued)
+        session = self.engine.session
+        return not (self.close_when_sent and session.open and session.queued and self.engine.connection is self)
 
     def goodbye_locked(self, code: int, reason: str, when_sent: bool) -> None:
         """Ask the writer for the close handshake, after everything queued when ``when_sent``."""

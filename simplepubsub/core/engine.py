@@ -108,6 +108,7 @@ class Engine:
         self.state = State.STOPPED
         self.session = Session(options.max_outbox_bytes, protocol.max_in_flight)
         self.supervisor: Optional[Supervisor] = None  # the present run
+        self._previous: Optional[Supervisor] = None  # the same, and after its end the last one
         self.connection: Optional[Connection] = None
         self.connection_id: Optional[str] = None
         self.user_id: Optional[str] = None
@@ -160,6 +161,9 @@ class Engine:
         """Connect and wait until the service has accepted. Raises ConnectError, ClientStopped, ClientStateError."""
         deadline = Deadline(timeout)
         self.check_blocking()
+        if self._previous is not None:
+            # A stop() in a hurry returns before the threads have ended; nothing of them may touch the new run.
+            self._previous.wait_over(deadline)
         supervisor = Supervisor(self, deadline)
         try:
             with self.mutex:
@@ -168,7 +172,7 @@ class Engine:
                         "start() needs a stopped client, this one is %s: call stop() first" % self.state
                     )
                 self.stopped_by = None
-                self.supervisor = supervisor
+                self.supervisor = self._previous = supervisor
                 self.move_locked(Reason.START_CALLED)
                 self.inbox.open()
                 self.listeners.start()

@@ -79,8 +79,7 @@ class Supervisor:
         # Owned by the supervisor thread:
         self._connection: Optional[Connection] = None  # the engine's may be None already, after a stop() in a hurry
         self._base_url = ""
-        self._quick_losses = 0
-        self._fault_at = -1
+        self._quick_losses, self._fault_at = 0, -1
         self._thread = threading.Thread(target=self._run, name=engine.name + "-supervisor", daemon=True)
 
     def start(self) -> None:
@@ -106,12 +105,17 @@ class Supervisor:
             self.finish(Reason.STOP_CALLED, None)
             return True
         # Not Thread.join() alone: after Ctrl-C inside it Python (to 3.12) takes a running thread for an ended one.
-        with self._mutex:
-            while not (self._over or deadline.expired()):
-                wait(self._ended, deadline.remaining())
+        self.wait_over(deadline)
         if self._over:
             self._thread.join()  # it has nothing left to do
         return self._over
+
+    def wait_over(self, deadline: Deadline) -> None:
+        """Wait until a run that has stopped, or stops, touches nothing any more; at once in its own thread."""
+        other = threading.current_thread() is not self._thread
+        with self._mutex:
+            while other and self.stopping and not (self._over or self._thread.ident is None or deadline.expired()):
+                wait(self._ended, deadline.remaining())
 
     def _asked_to_stop(self) -> bool:
         # A method, so that the type checker does not take two looks at a changing flag for one.
@@ -119,10 +123,8 @@ class Supervisor:
 
     def owns_current_thread(self) -> bool:
         """Return whether the caller is the supervisor, the reader or the writer."""
-        connection = self._engine.connection
-        return threading.current_thread() is self._thread or (
-            connection is not None and connection.owns_current_thread()
-        )
+        mine, connection = threading.current_thread() is self._thread, self._engine.connection
+        return mine or (connection is not None and connection.owns_current_thread())
 
     # --- the run ------------------------------------------------------------------------------------------------------
 
