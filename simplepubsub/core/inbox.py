@@ -20,13 +20,17 @@ class Inbox:
     """A bounded queue with many consumers.
 
     ``limit`` is the number of items at which the reader should pause (`full`); `put` fails at twice that. ``drained``
-    is called by a consumer that finds a quarter of the limit or less while `watch_drain` is on.
+    is called by a consumer that finds a quarter of the limit or less while `watch_drain` is on, ``about_to_wait`` by
+    one that finds nothing; it may raise.
     """
 
-    def __init__(self, limit: int, drained: Callable[[], None]) -> None:
+    def __init__(
+        self, limit: int, drained: Callable[[], None], about_to_wait: Optional[Callable[[], None]] = None
+    ) -> None:
         self.limit = limit
         self._low = limit // 4
         self._drained = drained
+        self._about_to_wait = about_to_wait
         self._items: Deque[Any] = deque()
         self._condition = threading.Condition(threading.Lock())  # guards the next three
         self._waiting = 0
@@ -81,6 +85,8 @@ class Inbox:
         return item
 
     def _wait(self, timeout: Optional[float]) -> Any:
+        if self._about_to_wait is not None and timeout != 0:
+            self._about_to_wait()
         deadline = Deadline(timeout)
         with self._condition:
             self._waiting += 1

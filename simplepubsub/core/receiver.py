@@ -28,7 +28,7 @@ class Receiver:
         self._engine = engine
         self._mutex = mutex  # the engine's
         self._counters = counters
-        self.inbox = Inbox(max_inbox, self._resume_reader)
+        self.inbox = Inbox(max_inbox, self._resume_reader, engine.check_blocking)
         self.listeners = Listeners(events, max_inbox, self._resume_reader, engine.name)
         # Owned by the reader while a connection lives, by the supervisor between connections:
         self.sequence = SequenceTracker()

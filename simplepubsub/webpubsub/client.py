@@ -241,8 +241,8 @@ class WebPubSubClient(Sending):
         ForkedError, InvalidArgument.
         """
         engine = self._engine
-        if engine.forked or (not engine.inbox and timeout != 0):
-            engine.check_blocking()
+        if engine.forked:
+            engine.check()
         item = engine.inbox.get(timeout)
         if type(item) is Gap:
             raise MessagesLost(
