@@ -154,7 +154,7 @@ class Connection:
         if self.engine.connection is not self:
             raise TransportError("the client has stopped")  # and its sequence numbers may be those of the next run
         if self.continues and not self.opened:
-            self.engine.connection_recovered(self, now)
+            self.engine.connection_recovered(self)
         for frame in frames:
             if frame[0] >= 8:
                 if frame[0] == PING:
@@ -179,7 +179,7 @@ class Connection:
                 if messages:
                     self.engine.receiver.deliver(messages)
                     messages = []
-                self.engine.connection_announced(self, event, now)
+                self.engine.connection_announced(self, event)
             elif isinstance(event, Disconnected):
                 self.announced = event.message
         if self.engine.trace is not None:
@@ -318,7 +318,3 @@ class Connection:
             self.closing = (code, reason)
             self.close_when_sent = when_sent
         self.writable.notify_all()
-
-    def closed_politely(self) -> bool:
-        """Return whether the peer's close frame ended this connection."""
-        return isinstance(self.cause, TransportClosed)

@@ -114,7 +114,6 @@ class Engine:
         self.user_id: Optional[str] = None
         self.resume: Any = None  # what recovery needs, None when there is nothing to recover
         self.stopped_by: Optional[BaseException] = None  # why the last run ended, None after a plain stop()
-        self.latency: Optional[float] = None
         self.counters: Dict[str, int] = dict.fromkeys(
             (
                 "sent",
@@ -272,7 +271,7 @@ class Engine:
 
     # --- called by the connection's threads ---------------------------------------------------------------------------
 
-    def connection_announced(self, connection: Connection, event: Connected, now: float) -> None:
+    def connection_announced(self, connection: Connection, event: Connected) -> None:
         """The service's connected message arrived (reader thread)."""
         with self.mutex:
             if self.connection is not connection or connection.ended:
@@ -307,7 +306,7 @@ class Engine:
         if gap is not None:
             self.receiver.gap(gap, self.options.raise_gaps)
 
-    def connection_recovered(self, connection: Connection, now: float) -> None:
+    def connection_recovered(self, connection: Connection) -> None:
         """The first frame of a recovering connection arrived, so the service did not refuse it (reader thread)."""
         with self.mutex:
             if self.connection is not connection or connection.ended or connection.opened:

@@ -283,7 +283,7 @@ class Supervisor:
                 wait(engine.wake, left if remaining is None else remaining if left is None else min(left, remaining))
             silent = not (connection.opened or connection.ended or self.stopping)
         if recover and silent and quiet.expired():
-            engine.connection_recovered(connection, time.monotonic())
+            engine.connection_recovered(connection)
         with self._mutex:
             if connection.opened:
                 return None
