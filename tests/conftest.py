@@ -167,7 +167,9 @@ class _Census:
         deadline = time.monotonic() + scaled(LEAK_GRACE)
         for thread in self.new_threads():
             if thread is not threading.current_thread() and not isinstance(thread, threading._DummyThread):
-                thread.join(max(0.0, deadline - time.monotonic()))
+                # A thread is listed before it has started, and cannot be joined until it has.
+                if thread._started.wait(max(0.0, deadline - time.monotonic())):  # type: ignore[attr-defined]
+                    thread.join(max(0.0, deadline - time.monotonic()))
         lines = []
         for thread in self.new_threads():
             starter, place = getattr(thread, "_testkit_origin", (None, "unknown"))
