@@ -25,6 +25,7 @@ from simplepubsub.webpubsub.messages import (
     Ping,
     SendToGroup,
     SequenceAck,
+    StreamInfo,
 )
 from tests import peers
 
@@ -269,8 +270,9 @@ TOLERATED = [
      Message("group", "g", 1, "json")),
     ("fields of a newer service", '{"type":"message","from":"server","data":1,"metadata":{"a":"b"}}',
      Message("server", None, 1, "json")),
-    ("a stream is passed on", '{"type":"message","from":"group","group":"g","data":1,"stream":{"streamId":"s"}}',
-     Message("group", "g", 1, "json", None, 0, {"streamId": "s"})),
+    ("a fragment of a stream",
+     '{"type":"message","from":"group","group":"g","data":1,"stream":{"streamId":"s","streamSequenceId":4}}',
+     Message("group", "g", 1, "json", None, 0, StreamInfo("s", 4))),
     ("connected without user", '{"type":"system","event":"connected","connectionId":"c"}', Connected("c")),
     ("an empty reconnection token is none",
      '{"type":"system","event":"connected","connectionId":"c","userId":"","reconnectionToken":""}', Connected("c", "")),

@@ -41,7 +41,11 @@ MAY_IMPORT: Dict[str, Set[str]] = {
 #: The single modules that the server may import besides.
 SERVER_SHARES = {
     "simplepubsub.transports.frames",
+    "simplepubsub.webpubsub.access_tokens",
+    "simplepubsub.webpubsub.cloud_events",
     "simplepubsub.webpubsub.json_codec",
+    "simplepubsub.webpubsub.json_fields",
+    "simplepubsub.webpubsub.json_streams",
     "simplepubsub.webpubsub.messages",
     "simplepubsub.webpubsub.protobuf_codec",
 }

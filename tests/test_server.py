@@ -420,7 +420,7 @@ def test_runs_on_uvloop():
         "from tests.rawclient import RELIABLE, RawClient\n"
         "with Server() as server:\n"
         "    with RawClient(server.client_access_url('h'), RELIABLE) as client:\n"
-        "        assert 'uvloop' in type(server._loop).__module__\n"
+        "        assert 'uvloop' in type(server._thread.loop).__module__\n"
         "        client.join('g')\n"
         "        client.publish('g', 'x' * 500000)\n"
         "        assert len(client.receive()['data']) == 500000\n"

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import logging
-import os
 import socket
 import ssl as ssl_module
 import threading
-from typing import Any, Callable, Coroutine, Dict, Iterable, List, Optional, Type, TypeVar
+from typing import Any, Dict, Iterable, List, Optional, Type
 from urllib.parse import quote
 
 try:
@@ -21,7 +21,7 @@ try:
 except ImportError as error:
     raise ImportError("the embedded server needs aiohttp: pip install 'simplepubsub[server]'") from error
 
-from ..exceptions import ForkedError, InvalidArgument, ServerError
+from ..exceptions import InvalidArgument, ServerError
 from .connection import Connection
 from .control import ConnectionInfo, HubControl, connection_info
 from .endpoint import ClientEndpoint, check_hub_name
@@ -29,6 +29,7 @@ from .faults import Faults
 from .handlers import Dispatcher, Handler, Handlers
 from .limits import Limits
 from .listener import Acceptor, listen, printable_host
+from .loop import LoopThread, breathe
 from .permissions import ALL_ROLES
 from .pump import Pump
 from .tokens import DEVELOPMENT_ACCESS_KEY, Tokens
@@ -38,11 +39,6 @@ from .workers import Workers
 __all__ = ["Server"]
 
 log = logging.getLogger("simplepubsub.server")
-
-T = TypeVar("T")
-
-#: Seconds that a call from another thread waits for the server's loop before it says that the loop is stuck.
-_CALL_TIMEOUT = 30.0
 
 #: Seconds that clients have to answer the close frame when the server stops.
 _GOODBYE = 0.25
@@ -99,11 +95,12 @@ class Server:
         #: Misbehaviour on demand, see `Faults`.
         self.faults = Faults(self)
         self._lock = threading.Lock()  # start() and stop(), one at a time
-        self._thread: Optional[threading.Thread] = None
-        self._pid = 0
+        self._thread = LoopThread("simplepubsub-server")
+        # What `HubControl` and `Faults` act through, from any thread:
+        self._call = self._thread.call
+        self._wait = self._thread.wait
         self._address = ""
         self._bound_port = 0
-        self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._stopping: "asyncio.Event"
         self._workers: Workers
         self._pump: Pump
@@ -113,21 +110,16 @@ class Server:
     def start(self) -> "Server":
         """Listen, and return when clients can connect; a server that runs already keeps running. Raises ServerError."""
         with self._lock:
-            if self._thread is not None:
+            if self._thread.running:
                 return self
             listener = listen(self._host, self._port, self._development)
-            ready: "concurrent.futures.Future[None]" = concurrent.futures.Future()
             self._bound_port = listener.getsockname()[1]
             self._address = printable_host(self._host, listener)
-            thread = threading.Thread(target=self._run, args=(listener, ready), name="simplepubsub-server", daemon=True)
-            thread.start()
             try:
-                ready.result(_CALL_TIMEOUT)
-            except Exception as error:
-                thread.join(_CALL_TIMEOUT)
-                raise ServerError("the server did not start: %s" % error) from error
-            self._thread = thread
-            self._pid = os.getpid()
+                self._thread.start(functools.partial(self._serve, listener))
+            except BaseException:
+                listener.close()
+                raise
         log.info("listening on %s", self.endpoint)
         return self
 
@@ -137,18 +129,12 @@ class Server:
         A handler that is still running after ``timeout`` seconds is left to itself, with a warning in the log.
         """
         with self._lock:
-            thread, self._thread = self._thread, None
-            if thread is None or self._pid != os.getpid():
-                return  # a forked child has the object, but neither the thread nor the right to the sockets
-            loop = self._loop
-            assert loop is not None
-            loop.call_soon_threadsafe(self._stopping.set)
-            if thread is threading.current_thread():
+            ended = self._thread.stop(lambda: self._stopping.set(), timeout)
+            if ended is None:
                 return
-            thread.join(timeout)
             busy = self._workers.stop(timeout)
-            if busy or thread.is_alive():
-                log.warning("stopped, but %d handlers%s still run", busy, " and the loop" if thread.is_alive() else "")
+            if busy or not ended:
+                log.warning("stopped, but %d handlers%s still run", busy, "" if ended else " and the loop")
 
     def __enter__(self) -> "Server":
         return self.start()
@@ -266,69 +252,16 @@ class Server:
         return result
 
     def __repr__(self) -> str:
-        if self._thread is None:
+        if not self._thread.running:
             return "<Server stopped>"
         return "<Server %s>" % self.endpoint
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 
-    def _call(self, function: Callable[..., T], *args: Any) -> T:
-        """Run a function on the server's loop and return its result; any thread but the loop's own."""
-
-        async def run() -> T:
-            return function(*args)
-
-        return self._wait(run())
-
-    def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the server's loop and return its result. Raises ServerError when the loop is not there."""
-        thread, loop = self._thread, self._loop
-        if thread is not None and self._pid != os.getpid():
-            coroutine.close()
-            raise ForkedError("the server belongs to the parent process: make a new Server in this one")
-        if thread is None or loop is None or thread is threading.current_thread():
-            coroutine.close()
-            raise ServerError("the server is not running: call start() first")
-        try:
-            future = asyncio.run_coroutine_threadsafe(coroutine, loop)
-        except RuntimeError as error:  # it stopped just now
-            coroutine.close()
-            raise ServerError("the server has stopped") from error
-        try:
-            return future.result(_CALL_TIMEOUT)
-        except concurrent.futures.CancelledError as error:
-            raise ServerError("the server has stopped") from error
-        except concurrent.futures.TimeoutError as error:
-            future.cancel()
-            raise ServerError("the server's loop did not answer within %d s" % _CALL_TIMEOUT) from error
-
-    def _run(self, listener: socket.socket, ready: "concurrent.futures.Future[None]") -> None:
-        """Own the loop: the target of the server's thread."""
-        loop = asyncio.new_event_loop()
-        asyncio.set_event_loop(loop)
-        self._loop = loop
-        try:
-            loop.run_until_complete(self._serve(loop, listener, ready))
-        except Exception as error:
-            if ready.done():
-                log.exception("the server's loop failed")
-            else:
-                ready.set_exception(error)
-        finally:
-            listener.close()
-            pending = asyncio.all_tasks(loop)
-            for task in pending:
-                task.cancel()
-            if pending:
-                loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
-                loop.run_until_complete(_breathe())
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            asyncio.set_event_loop(None)
-            loop.close()
-
     async def _serve(
-        self, loop: asyncio.AbstractEventLoop, listener: socket.socket, ready: "concurrent.futures.Future[None]"
+        self, listener: socket.socket, loop: asyncio.AbstractEventLoop, ready: "concurrent.futures.Future[None]"
     ) -> None:
+        """Serve until `stop`: what the loop's thread runs."""
         self._stopping = asyncio.Event()
         self._workers = Workers(_HANDLER_THREADS, "simplepubsub-handler")
         work = Work(self.limits, self._recovery_window)
@@ -356,7 +289,8 @@ class Server:
             self._pump.stop()
             await http.shutdown(_GOODBYE)
             await runner.cleanup()
-            await _breathe()
+            await breathe()
+            listener.close()
 
     def _progress(self) -> None:
         self._pump.retry_waiting()
@@ -389,8 +323,3 @@ def _is_number(value: Any) -> bool:
 async def _health(request: web.Request) -> web.Response:
     return web.Response(text="")
 
-
-async def _breathe() -> None:
-    """Let the loop run what is due, and what that makes due."""
-    for _ in range(3):
-        await asyncio.sleep(0)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Deque, List, Optional, Tuple, Union
 
 from ..exceptions import RemoteProtocolError
 from ..transports.frames import BINARY, CLOSE, PING, TEXT, FrameParser, close_payload, encode_frame, parse_close
-from ..webpubsub.json_codec import ClientMessage
+from ..webpubsub.messages import ClientMessage
 from .session import Session
 
 if TYPE_CHECKING:

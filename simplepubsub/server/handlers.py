@@ -13,7 +13,7 @@ import threading
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ..exceptions import InvalidArgument, MessageTooLarge, RemoteProtocolError, ServerError
-from ..webpubsub.json_codec import EVENT_NAME, encode_data
+from ..webpubsub.json_fields import EVENT_NAME, encode_data
 from .session import Call, Session
 from .wire import Outgoing
 from .work import Work

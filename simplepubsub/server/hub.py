@@ -15,8 +15,7 @@ import secrets
 from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 from ..exceptions import SimplePubSubError
-from ..webpubsub.json_codec import ClientMessage
-from ..webpubsub.messages import Event, JoinGroup, LeaveGroup, SendToGroup, SequenceAck
+from ..webpubsub.messages import ClientMessage, Event, JoinGroup, LeaveGroup, SendToGroup, SequenceAck
 from .permissions import Permissions
 from .session import Call, Session
 from .wire import Outgoing, Wire

@@ -12,8 +12,7 @@ from typing import Any, Dict, NamedTuple, Optional, Union
 from ..exceptions import InvalidArgument, RemoteProtocolError
 from ..transports.frames import BINARY, TEXT, encode_frame
 from ..webpubsub import json_codec
-from ..webpubsub.json_codec import ClientMessage
-from ..webpubsub.messages import Event, Ping, SendToGroup, SequenceAck
+from ..webpubsub.messages import ClientMessage, Event, Ping, SendToGroup, SequenceAck
 
 __all__ = ["JSON", "JSON_RELIABLE", "Outgoing", "Packed", "RawMode", "RawWire", "WIRES", "Wire"]
 

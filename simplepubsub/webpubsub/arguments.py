@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from ..exceptions import InvalidArgument, MessageTooLarge
 from ..transports.redact import redact_url
-from .json_codec import EVENT_NAME, MAX_UINT64
+from .json_fields import EVENT_NAME, MAX_UINT64
 from .messages import MAX_GROUP_NAME, MAX_MESSAGE_BYTES
 
 __all__ = ["check_ack_id", "check_event", "check_group", "check_url", "encode_checked", "name_data_type"]

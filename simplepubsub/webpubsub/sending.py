@@ -9,8 +9,8 @@ from ..core.backoff import RetryPolicy
 from ..core.deadline import Deadline, check_timeout
 from ..core.sender import Sender
 from ..exceptions import AckTimeout, DeliveryUncertain, OutboxFull, SendMessageError
-from .arguments import check_ack_id, check_event, check_group, encode_checked, name_data_type
-from .json_codec import event_body, join_body, leave_body, send_to_group_body
+from .arguments import check_ack_id, check_event, check_group, name_data_type
+from .protocol import WebPubSubProtocol
 
 __all__ = ["Sending"]
 
@@ -26,6 +26,7 @@ class Sending:
     """Base of `WebPubSubClient` with everything that sends; it is told its options there."""
 
     _sender: Sender
+    _protocol: WebPubSubProtocol
     _message_retry: RetryPolicy
     _ack_timeout: Optional[float]
 
@@ -38,11 +39,11 @@ class Sending:
         Raises: SendMessageError (``ack_id`` to try again with; AckTimeout, DeliveryUncertain are kinds of it),
         ClientStopped, ForkedError, InvalidArgument.
         """
-        self._send(encode_checked(join_body(check_group(group))), ack_id, True, timeout, (group, True))
+        self._send(self._protocol.join_body(check_group(group)), ack_id, True, timeout, (group, True))
 
     def leave_group(self, group: str, *, ack_id: Optional[int] = None, timeout: Optional[float] = None) -> None:
         """Leave ``group`` and wait for the acknowledgement. Timeout and errors as `join_group`."""
-        self._send(encode_checked(leave_body(check_group(group))), ack_id, True, timeout, (group, False))
+        self._send(self._protocol.leave_body(check_group(group)), ack_id, True, timeout, (group, False))
 
     def send_to_group(
         self,
@@ -79,11 +80,11 @@ class Sending:
 
     def join_group_nowait(self, group: str, *, ack_id: Optional[int] = None) -> Future[None]:
         """Queue `join_group` and return a future of its result; raises OutboxFull instead of waiting for room."""
-        return self._send_nowait(encode_checked(join_body(check_group(group))), ack_id, True, (group, True))
+        return self._send_nowait(self._protocol.join_body(check_group(group)), ack_id, True, (group, True))
 
     def leave_group_nowait(self, group: str, *, ack_id: Optional[int] = None) -> Future[None]:
         """Queue `leave_group`; as `join_group_nowait`."""
-        return self._send_nowait(encode_checked(leave_body(check_group(group))), ack_id, True, (group, False))
+        return self._send_nowait(self._protocol.leave_body(check_group(group)), ack_id, True, (group, False))
 
     def send_to_group_nowait(
         self,
@@ -118,11 +119,11 @@ class Sending:
 
     def _publish(self, group: str, data: Any, data_type: Any, no_echo: bool) -> bytes:
         check_group(group)
-        return encode_checked(send_to_group_body(group, data, name_data_type(data, data_type), no_echo))
+        return self._protocol.send_to_group_body(group, data, name_data_type(data, data_type), no_echo)
 
     def _event(self, event: str, data: Any, data_type: Any) -> bytes:
         check_event(event)
-        return encode_checked(event_body(event, data, name_data_type(data, data_type)))
+        return self._protocol.event_body(event, data, name_data_type(data, data_type))
 
     def _send_nowait(self, body: bytes, ack_id: Optional[int], ack: bool, join: Join = None) -> Future[None]:
         return self._sender.submit(body, check_ack_id(ack_id), ack, None, join).future

@@ -1,0 +1,119 @@
+"""CloudEvents between the service and an event handler: header names, content types, signature, connection state.
+
+Both ends use it: the embedded server that sends them, and `event_handler`, which answers them. HTTP binary mode of
+CloudEvents 1.0; protocol reference section 6. Pure functions, safe from any thread.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+from typing import Any, Dict, Iterable, Optional, Tuple
+
+from ..exceptions import InvalidArgument
+from .json_fields import encode_data
+
+__all__ = [
+    "GROUP_PREFIX",
+    "METADATA_PREFIX",
+    "STATE_HEADER",
+    "SYSTEM_PREFIX",
+    "USER_PREFIX",
+    "VERSION",
+    "content_type_of",
+    "data_type_of",
+    "decode_payload",
+    "decode_state",
+    "encode_payload",
+    "encode_state",
+    "signature",
+    "signature_matches",
+]
+
+#: Value of ``ce-awpsversion`` and ``ce-specversion``.
+VERSION = "1.0"
+#: What the header ``ce-type`` starts with.
+SYSTEM_PREFIX = "azure.webpubsub.sys."
+USER_PREFIX = "azure.webpubsub.user."
+GROUP_PREFIX = "azure.webpubsub.gp."
+STATE_HEADER = "ce-connectionState"
+METADATA_PREFIX = "X-WebPubSub-Metadata-"
+
+_CONTENT_TYPES = {
+    "text": "text/plain",
+    "json": "application/json",
+    "binary": "application/octet-stream",
+    "protobuf": "application/x-protobuf",
+}
+_DATA_TYPES = {value: key for key, value in _CONTENT_TYPES.items()}
+
+
+def signature(connection_id: str, keys: Iterable[str]) -> str:
+    """Return the value of ``ce-signature``: one entry per access key, the primary one first.
+
+    It covers the connection id only, neither body nor time (protocol reference 6.4).
+    """
+    message = connection_id.encode("utf-8")
+    digests = (hmac.new(key.encode("utf-8"), message, hashlib.sha256).hexdigest() for key in keys)
+    return ",".join("sha256=" + digest for digest in digests)
+
+
+def signature_matches(value: Optional[str], connection_id: str, keys: Iterable[str]) -> bool:
+    """Return whether any entry of ``ce-signature`` was made with any of ``keys``; compares in constant time."""
+    found = [item.strip().encode("utf-8", "replace") for item in (value or "").split(",")]
+    expected = [signature(connection_id, (key,)).encode("ascii") for key in keys]
+    matches = [hmac.compare_digest(mine, theirs) for mine in expected for theirs in found]
+    return any(matches)
+
+
+def encode_state(state: Dict[str, Any]) -> str:
+    """Return a connection state as the header carries it. Raises InvalidArgument when it is no JSON object."""
+    if not isinstance(state, dict):
+        raise InvalidArgument("a connection state must be a dict, not %s" % type(state).__name__)
+    return base64.b64encode(encode_data(state, "json").encode("utf-8")).decode("ascii")
+
+
+def decode_state(value: Optional[str]) -> Dict[str, Any]:
+    """Return the connection state in a header, empty when it is absent or unreadable, as the official handler does."""
+    try:
+        state = json.loads(base64.b64decode(value or "", validate=True).decode("utf-8"))
+    except (binascii.Error, ValueError, RecursionError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def content_type_of(data_type: str) -> str:
+    """Return the content type of a request that carries ``data_type``."""
+    return _CONTENT_TYPES[data_type]
+
+
+def data_type_of(content_type: Optional[str]) -> Optional[str]:
+    """Return the data type that a content type stands for; parameters and case are ignored, None when unknown."""
+    return _DATA_TYPES.get((content_type or "").partition(";")[0].strip().lower())
+
+
+def encode_payload(data: Any, data_type: str) -> bytes:
+    """Return the body that carries ``data``. Raises InvalidArgument when it does not fit ``data_type``."""
+    encoded = encode_data(data, data_type)
+    if data_type == "text":
+        return str(data).encode("utf-8", "replace")
+    return encoded.encode("utf-8", "backslashreplace") if data_type == "json" else bytes(data)
+
+
+def decode_payload(body: bytes, data_type: str) -> Any:
+    """Return the data in a body. Raises InvalidArgument for text that is not UTF-8 and JSON that cannot be parsed."""
+    if data_type not in ("text", "json"):
+        return bytes(body)
+    try:
+        text = body.decode("utf-8")
+        return text if data_type == "text" else json.loads(text, parse_constant=_reject)
+    except (ValueError, RecursionError) as error:
+        form = "UTF-8 text" if data_type == "text" else "JSON"
+        raise InvalidArgument("the body is not %s: %s" % (form, error)) from None
+
+
+def _reject(name: str) -> Tuple[()]:
+    raise ValueError("%s is not JSON" % name)
