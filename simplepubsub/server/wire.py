@@ -11,8 +11,17 @@ from typing import Any, Dict, NamedTuple, Optional, Union
 
 from ..exceptions import InvalidArgument, RemoteProtocolError
 from ..transports.frames import BINARY, TEXT, encode_frame
-from ..webpubsub import json_codec
-from ..webpubsub.messages import ClientMessage, Event, Ping, SendToGroup, SequenceAck
+from ..webpubsub import json_codec, json_streams
+from ..webpubsub.messages import (
+    ClientMessage,
+    Event,
+    InvokeResponse,
+    Ping,
+    SendToGroup,
+    SequenceAck,
+    StreamError,
+    StreamInfo,
+)
 
 __all__ = ["JSON", "JSON_RELIABLE", "Outgoing", "Packed", "RawMode", "RawWire", "WIRES", "Wire"]
 
@@ -61,21 +70,28 @@ class RawPacked(Packed):
 
 
 class Outgoing:
-    """One data message on its way: ``group`` None makes it one from the server.
+    """One data message on its way: ``group`` None makes it one from the server, ``stream`` a fragment of a stream.
 
     Raises RemoteProtocolError (1007) from `packed` when the data cannot be carried by the receiver's form.
     """
 
-    __slots__ = ("_forms", "data", "data_type", "from_user_id", "group", "ttl")
+    __slots__ = ("_forms", "data", "data_type", "from_user_id", "group", "stream", "ttl")
 
     def __init__(
-        self, group: Optional[str], from_user_id: Optional[str], data: Any, data_type: str, ttl: float = 0
+        self,
+        group: Optional[str],
+        from_user_id: Optional[str],
+        data: Any,
+        data_type: str,
+        ttl: float = 0,
+        stream: Optional[StreamInfo] = None,
     ) -> None:
         self.group = group
         self.from_user_id = from_user_id
         self.data = data
         self.data_type = data_type
         self.ttl = ttl
+        self.stream = stream
         self._forms: Dict[str, Packed] = {}
 
     def packed(self, wire: "Wire") -> Packed:
@@ -121,7 +137,9 @@ class Wire:
 
     def pack(self, message: Outgoing) -> Packed:
         """Encode a data message. Raises InvalidArgument when the data does not fit."""
-        text = json_codec.encode_message(message.group, message.from_user_id, message.data, message.data_type)
+        text = json_codec.encode_message(
+            message.group, message.from_user_id, message.data, message.data_type, message.stream
+        )
         # Only a lone surrogate cannot be UTF-8; as a backslash escape it is what the sender wrote.
         return Packed(text.encode("utf-8", "backslashreplace"))
 
@@ -141,6 +159,25 @@ class Wire:
         """Return the answer to a ping message."""
         return _PONG
 
+    def stream_ack(self, stream_id: str, expected: int) -> bytes:
+        """Return the acknowledgement of every fragment below ``expected``."""
+        return _text_frame(json_streams.encode_stream_ack(stream_id, expected))
+
+    def stream_nack(self, stream_id: str, expected: int, name: str, message: str) -> bytes:
+        """Return the refusal of a fragment; the stream goes on at ``expected``."""
+        return _text_frame(json_streams.encode_stream_nack(stream_id, expected, name, message))
+
+    def stream_closed(self, stream_id: str, error: Optional[StreamError] = None) -> bytes:
+        """Return the end of a stream, for its publisher; without ``error`` it is the end that was asked for."""
+        return _text_frame(json_streams.encode_stream_closed(stream_id, error))
+
+    def invoke_response(self, response: InvokeResponse) -> bytes:
+        """Return the answer to an invocation. Raises RemoteProtocolError (1007) when its data cannot be carried."""
+        try:
+            return _text_frame(json_streams.encode_invoke_response(response))
+        except InvalidArgument as error:
+            raise RemoteProtocolError(str(error), code=1007) from error
+
 
 def _text_frame(text: str) -> bytes:
     return encode_frame(TEXT, text.encode("utf-8", "backslashreplace"))
@@ -154,6 +191,19 @@ class RawMode(NamedTuple):
 
     group: Optional[str] = None
     no_echo: bool = False
+
+
+class NoPacked(Packed):
+    """A message that a form does not carry: its frames are empty."""
+
+    __slots__ = ()
+
+    def plain(self) -> bytes:
+        """Return no bytes."""
+        return b""
+
+
+_NOTHING = NoPacked(b"")
 
 
 class RawWire(Wire):
@@ -177,8 +227,13 @@ class RawWire(Wire):
         return None
 
     def pack(self, message: Outgoing) -> Packed:
-        """Encode a bare payload: text and JSON as a text frame, bytes as a binary one."""
+        """Encode a bare payload: text and JSON as a text frame, bytes as a binary one.
+
+        Fragments of a stream are payloads like any other; its end, which has none, is not told.
+        """
         data, data_type = message.data, message.data_type
+        if message.stream is not None and message.stream.end_of_stream and not data:
+            return _NOTHING
         if data_type == "text":
             return RawPacked(TEXT, data.encode("utf-8", "replace"))
         if data_type == "json":
