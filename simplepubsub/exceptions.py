@@ -26,6 +26,8 @@
     +-- TransportError                    a carrier died without a close handshake
     |   +-- TransportClosed               it ended with a WebSocket close code  .code .reason
     +-- RemoteProtocolError               the peer broke the protocol           .code
+    +-- RefuseEvent                       an event handler says no              .status .reason
+    |   +-- RefuseConnection              its "connect" handler does
     +-- ServerError                       the embedded server cannot do what was asked
 
 Where a builtin says the same thing the class inherits it too, so ``except TimeoutError`` works. Every raise makes a
@@ -55,6 +57,8 @@ __all__ = [
     "OpenClientError",
     "OutboxFull",
     "ReceiveTimeout",
+    "RefuseConnection",
+    "RefuseEvent",
     "RemoteProtocolError",
     "SendMessageError",
     "ServerError",
@@ -269,6 +273,27 @@ class RemoteProtocolError(SimplePubSubError):
     def __init__(self, text: str, *, code: int = 1002) -> None:
         super().__init__(text)
         self.code = code
+
+
+class RefuseEvent(SimplePubSubError):
+    """Raised by an event handler to fail the event with an HTTP ``status`` (400 to 599) and a ``reason``.
+
+    The service sees both; whether the client does is the service's choice, so ``reason`` is no place for secrets.
+    """
+
+    def __init__(self, status: int = 400, reason: str = "refused by the event handler") -> None:
+        super().__init__(reason)
+        if isinstance(status, bool) or not isinstance(status, int) or not 400 <= status <= 599:
+            raise InvalidArgument("status must be an HTTP status from 400 to 599, not %r" % (status,))
+        self.status = status
+        self.reason = reason
+
+
+class RefuseConnection(RefuseEvent):
+    """Raised by a "connect" handler: the client gets this HTTP ``status`` (400 to 599) instead of a connection."""
+
+    def __init__(self, status: int = 401, reason: str = "refused by the connect handler") -> None:
+        super().__init__(status, reason)
 
 
 class ServerError(SimplePubSubError):

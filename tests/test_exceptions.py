@@ -112,6 +112,8 @@ EXAMPLES: List[Tuple[Type[Any], Dict[str, Any], Dict[str, Any]]] = [
     (TransportClosed, {"code": 1008, "reason": "old"}, {"code": 1008, "reason": "old", "by": "peer"}),
     (RemoteProtocolError, {}, {"code": 1002}),
     (RemoteProtocolError, {"code": 1007}, {"code": 1007}),
+    (exceptions.RefuseEvent, {"status": 409, "reason": "what happened"}, {"status": 409, "reason": "what happened"}),
+    (exceptions.RefuseConnection, {"status": 403, "reason": "what happened"}, {"status": 403}),
     (exceptions.ServerError, {}, {}),
     (SimplePubSubError, {}, {}),
 ]
@@ -125,7 +127,7 @@ def test_every_class_has_an_example() -> None:
 def test_an_error_keeps_its_text_and_its_attributes_wherever_it_goes(
     cls: Type[Any], keywords: Dict[str, Any], attributes: Dict[str, Any]
 ) -> None:
-    made = cls("what happened", **keywords)
+    made = cls(**keywords) if issubclass(cls, exceptions.RefuseEvent) else cls("what happened", **keywords)
     text = "what happened; wait" if "hint" in keywords else "what happened"
     # Pickling used to fail for every class with required keywords: such an error from a worker process broke its pool.
     pickled = pickle.loads(pickle.dumps(made))

@@ -12,7 +12,7 @@ import logging
 import threading
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from ..exceptions import InvalidArgument, MessageTooLarge, RemoteProtocolError, ServerError
+from ..exceptions import InvalidArgument, MessageTooLarge, RefuseConnection, RemoteProtocolError, ServerError
 from ..webpubsub.json_fields import EVENT_NAME, encode_data
 from .session import Call, Session
 from .wire import Outgoing
@@ -26,17 +26,6 @@ log = logging.getLogger("simplepubsub.server")
 Handler = Callable[..., Any]
 
 _SYSTEM_EVENTS = ("connect", "connected", "disconnected")
-
-
-class RefuseConnection(ServerError):
-    """Raised by a "connect" handler: the client gets this HTTP ``status`` (400 to 599) instead of a connection."""
-
-    def __init__(self, status: int = 401, reason: str = "refused by the connect handler") -> None:
-        super().__init__(reason)
-        if not 400 <= status <= 599:
-            raise InvalidArgument("status must be an HTTP status from 400 to 599, not %r" % (status,))
-        self.status = status
-        self.reason = reason
 
 
 class ConnectRequest(NamedTuple):
