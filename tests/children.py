@@ -1,4 +1,4 @@
-"""Child interpreters with a bound, whose output can be waited for and which can be sent Ctrl-C."""
+"""Child processes with a bound, whose output can be waited for and which can be sent Ctrl-C."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 class ChildResult(NamedTuple):
-    """How a child interpreter ended."""
+    """How a child process ended."""
 
     returncode: int
     stdout: str
@@ -36,25 +36,20 @@ exec(compile(code, "<child>", "exec", dont_inherit=True), {"__name__": "__main__
 
 
 class Child:
-    """A Python process that runs a snippet; made by `subprocess_python`. Leaving its `with` ends the process.
+    """A process that runs `command`; made by `subprocess_python` and others. Leaving its `with` ends the process.
 
     Its output is collected by two threads, so it never blocks on a full pipe. `timeout` bounds its whole life.
     """
 
-    def __init__(self, code: str, args: Sequence[str], env: Optional[Mapping[str, str]], timeout: float) -> None:
+    def __init__(self, command: Sequence[str], env: Optional[Mapping[str, str]] = None, timeout: float = 20.0) -> None:
         self._deadline = time.monotonic() + scaled(timeout)
         self._changed = threading.Condition()
         self._lines: Dict[str, List[str]] = {"stdout": [], "stderr": []}
         self._open = 2
-        path = os.pathsep.join(p for p in (REPOSITORY, os.environ.get("PYTHONPATH", "")) if p)
         flags = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # Windows: else Ctrl-C would reach the tests too
         self.process = subprocess.Popen(
-            [sys.executable, "-u", "-X", "faulthandler", "-c", _CHILD_PRELUDE, textwrap.dedent(code), *args],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
-            encoding="utf-8", errors="replace", creationflags=flags, cwd=REPOSITORY,
-            env={**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8",
-                 # PyJWT imports cryptography where it is installed, which complains about old interpreters.
-                 "PYTHONWARNINGS": "ignore:Python 3", **(env or {})})
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
+            encoding="utf-8", errors="replace", creationflags=flags, cwd=REPOSITORY, env={**os.environ, **(env or {})})
         self._readers = [threading.Thread(target=self._read, args=(name,), name=f"child-{name}", daemon=True)
                          for name in self._lines]
         for reader in self._readers:
@@ -64,10 +59,14 @@ class Child:
         for line in getattr(self.process, name):
             with self._changed:
                 self._lines[name].append(line)
+                self._received(name, line)
                 self._changed.notify_all()
         with self._changed:
             self._open -= 1
             self._changed.notify_all()
+
+    def _received(self, name: str, line: str) -> None:
+        """For subclasses: a line has come. Runs in the reader's thread, under the lock."""
 
     def output(self, name: str = "stdout") -> str:
         """What the child has written so far to "stdout" or "stderr"."""
@@ -148,7 +147,21 @@ def subprocess_python(code: str, *args: str, env: Optional[Mapping[str, str]] = 
     `env` is added to the environment. Use as `with subprocess_python(...) as child`, then `wait_line`, `interrupt`,
     `wait`.
     """
-    return Child(code, args, env, timeout)
+    prelude = ["-u", "-X", "faulthandler", "-c", _CHILD_PRELUDE]
+    return _python([*prelude, textwrap.dedent(code), *args], env, timeout)
+
+
+def subprocess_module(module: str, *args: str, env: Optional[Mapping[str, str]] = None, timeout: float = 20.0) -> Child:
+    """Start `python -m module args`, the package importable, as `subprocess_python` does."""
+    return _python(["-u", "-X", "faulthandler", "-m", module, *args], env, timeout)
+
+
+def _python(arguments: Sequence[str], env: Optional[Mapping[str, str]], timeout: float) -> Child:
+    path = os.pathsep.join(p for p in (REPOSITORY, os.environ.get("PYTHONPATH", "")) if p)
+    ours = {"PYTHONPATH": path, "PYTHONIOENCODING": "utf-8",
+            # PyJWT imports cryptography where it is installed, which complains about old interpreters.
+            "PYTHONWARNINGS": "ignore:Python 3"}
+    return Child([sys.executable, *arguments], {**ours, **(env or {})}, timeout)
 
 
 def run_python(code: str, *args: str, env: Optional[Mapping[str, str]] = None, timeout: float = 20.0) -> ChildResult:

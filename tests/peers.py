@@ -6,6 +6,7 @@ With SIMPLEPUBSUB_REQUIRE_PEERS=1 a missing peer is a failure, so that a run tha
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import shutil
 import sys
@@ -49,3 +50,22 @@ def require_command(name: str, why: str) -> str:
     if path is None:
         _missing(f"the command {name}", why)
     return path
+
+
+def require_node_packages(directory: str, why: str) -> str:
+    """Return the path of node when the packages of the package.json in `directory` are installed there, exactly.
+
+    Same rule as `require`; `install.py` in that directory installs them.
+    """
+    node = require_command("node", why)
+    with open(os.path.join(directory, "package.json"), encoding="utf-8") as file:
+        wanted = json.load(file)["dependencies"]
+    for name, version in wanted.items():
+        try:
+            with open(os.path.join(directory, "node_modules", name, "package.json"), encoding="utf-8") as file:
+                found = json.load(file)["version"]
+        except FileNotFoundError:
+            found = None
+        if found != version:
+            _missing(f"the Node package {name} {version}", why)
+    return node
