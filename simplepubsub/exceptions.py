@@ -29,6 +29,17 @@
     +-- RefuseEvent                       an event handler says no              .status .reason
     |   +-- RefuseConnection              its "connect" handler does
     +-- ServerError                       the embedded server cannot do what was asked
+    +-- ServiceError                      a REST call failed                    .method .url .hint
+        +-- ServiceConnectionError        no answer                             .written
+        |   +-- ServiceTimeout            (also a builtin TimeoutError)
+        +-- ServiceResponseError          an error status                       .status .code .request_id .retry_after
+            +-- ServiceAuthenticationError    401
+            +-- ServiceForbidden              403
+            +-- ServiceNotFound               404
+            +-- ServiceConflict               409
+            +-- ServicePayloadTooLarge        413
+            +-- ServiceThrottled              429
+            +-- ServiceUnavailable            5xx
 
 Where a builtin says the same thing the class inherits it too, so ``except TimeoutError`` works. Every raise makes a
 new instance; the recorded first cause is its ``__cause__``. No message contains a token or a key.
@@ -39,33 +50,13 @@ from __future__ import annotations
 from typing import Any, Dict, Optional, Tuple, Type, TypeVar
 
 __all__ = [
-    "AckTimeout",
-    "AuthenticationError",
-    "ClientStateError",
-    "ClientStopped",
-    "ConnectError",
-    "ConnectTimeout",
-    "ConnectionClosed",
-    "DeliveryUncertain",
-    "FlushTimeout",
-    "ForkedError",
-    "HandshakeRejected",
-    "InboxOverflow",
-    "InvalidArgument",
-    "MessageTooLarge",
-    "MessagesLost",
-    "OpenClientError",
-    "OutboxFull",
-    "ReceiveTimeout",
-    "RefuseConnection",
-    "RefuseEvent",
-    "RemoteProtocolError",
-    "SendMessageError",
-    "ServerError",
-    "SimplePubSubError",
-    "SubprotocolRefused",
-    "TransportClosed",
-    "TransportError",
+    "AckTimeout", "AuthenticationError", "ClientStateError", "ClientStopped", "ConnectError", "ConnectTimeout",
+    "ConnectionClosed", "DeliveryUncertain", "FlushTimeout", "ForkedError", "HandshakeRejected", "InboxOverflow",
+    "InvalidArgument", "MessageTooLarge", "MessagesLost", "OpenClientError", "OutboxFull", "ReceiveTimeout",
+    "RefuseConnection", "RefuseEvent", "RemoteProtocolError", "SendMessageError", "ServerError",
+    "ServiceAuthenticationError", "ServiceConflict", "ServiceConnectionError", "ServiceError", "ServiceForbidden",
+    "ServiceNotFound", "ServicePayloadTooLarge", "ServiceResponseError", "ServiceThrottled", "ServiceTimeout",
+    "ServiceUnavailable", "SimplePubSubError", "SubprotocolRefused", "TransportClosed", "TransportError",
 ]
 
 _Error = TypeVar("_Error", bound=BaseException)
@@ -298,3 +289,91 @@ class RefuseConnection(RefuseEvent):
 
 class ServerError(SimplePubSubError):
     """The embedded server cannot be started or cannot do what was asked."""
+
+
+class ServiceError(SimplePubSubError):
+    """A call of the service client failed.
+
+    ``method`` and ``url`` (without its query) are those of the request, ``hint`` is the next step, ``message`` the text
+    without the hint.
+    """
+
+    def __init__(self, message: str, *, method: str = "", url: str = "", hint: str = "") -> None:
+        super().__init__(message + ("; " + hint if hint else ""))
+        self.message = message
+        self.method = method
+        self.url = url
+        self.hint = hint
+
+
+class ServiceConnectionError(ServiceError):
+    """The service gave no answer: it was not reached, or the connection was lost.
+
+    ``written`` tells whether the request had begun to leave this process: then it may have been carried out.
+    """
+
+    def __init__(self, message: str, *, written: bool = False, **details: Any) -> None:
+        super().__init__(message, **details)
+        self.written = written
+
+
+class ServiceTimeout(ServiceConnectionError, TimeoutError):
+    """The service gave no answer within the time of the call."""
+
+
+class ServiceResponseError(ServiceError):
+    """The service answered with an error.
+
+    ``status`` (also ``status_code``) is the HTTP status; ``code``, ``text``, ``target`` and ``details`` are what the
+    service says about it; ``request_id`` is what its support asks for; ``retry_after`` is in seconds, or None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        code: str = "",
+        text: str = "",
+        target: str = "",
+        details: Any = None,
+        request_id: str = "",
+        retry_after: Optional[float] = None,
+        **place: Any,
+    ) -> None:
+        super().__init__(message, **place)
+        self.status = self.status_code = status
+        self.code = code
+        self.text = text
+        self.target = target
+        self.details = details
+        self.request_id = request_id
+        self.retry_after = retry_after
+
+
+class ServiceAuthenticationError(ServiceResponseError):
+    """401: the key or the token is not accepted."""
+
+
+class ServiceForbidden(ServiceResponseError):
+    """403: the identity is known and not allowed to do this."""
+
+
+class ServiceNotFound(ServiceResponseError):
+    """404: what the call names does not exist."""
+
+
+class ServiceConflict(ServiceResponseError):
+    """409: the call conflicts with the present state, a limit for example."""
+
+
+class ServicePayloadTooLarge(ServiceResponseError):
+    """413: the service does not accept a body of that size."""
+
+
+class ServiceThrottled(ServiceResponseError):
+    """429: too many requests, or a quota is used up; ``retry_after`` says how long to wait."""
+
+
+class ServiceUnavailable(ServiceResponseError):
+    """5xx: the service, or something on the way to it, has a problem of its own."""

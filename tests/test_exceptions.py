@@ -66,6 +66,7 @@ def test_errors_with_a_builtin_twin_are_caught_as_it() -> None:
     assert twins == {
         "ConnectTimeout": ["TimeoutError"], "AckTimeout": ["TimeoutError"], "ReceiveTimeout": ["TimeoutError"],
         "FlushTimeout": ["TimeoutError"], "InvalidArgument": ["ValueError"], "ClientStateError": ["RuntimeError"],
+        "ServiceTimeout": ["TimeoutError"],
     }
     for cls in CLASSES.values():
         inherited = [twins[base.__name__] for base in cls.__mro__ if base.__name__ in twins]
@@ -115,6 +116,19 @@ EXAMPLES: List[Tuple[Type[Any], Dict[str, Any], Dict[str, Any]]] = [
     (exceptions.RefuseEvent, {"status": 409, "reason": "what happened"}, {"status": 409, "reason": "what happened"}),
     (exceptions.RefuseConnection, {"status": 403, "reason": "what happened"}, {"status": 403}),
     (exceptions.ServerError, {}, {}),
+    (exceptions.ServiceError, {"method": "PUT", "url": "http://h/x", "hint": "wait"},
+     {"message": "what happened", "method": "PUT", "url": "http://h/x", "hint": "wait"}),
+    (exceptions.ServiceConnectionError, {}, {"written": False, "method": ""}),
+    (exceptions.ServiceTimeout, {"written": True, "method": "PUT"}, {"written": True, "method": "PUT"}),
+    (exceptions.ServiceResponseError, {"status": 400, "code": "Error.BadRequest", "text": "no", "request_id": "r1"},
+     {"status": 400, "status_code": 400, "code": "Error.BadRequest", "text": "no", "request_id": "r1", "details": None}),
+    (exceptions.ServiceAuthenticationError, {"status": 401}, {"status": 401, "code": "", "retry_after": None}),
+    (exceptions.ServiceForbidden, {"status": 403, "target": "hub"}, {"status": 403, "target": "hub"}),
+    (exceptions.ServiceNotFound, {"status": 404, "details": [{"code": "x"}]}, {"details": [{"code": "x"}]}),
+    (exceptions.ServiceConflict, {"status": 409}, {"status": 409}),
+    (exceptions.ServicePayloadTooLarge, {"status": 413}, {"status": 413}),
+    (exceptions.ServiceThrottled, {"status": 429, "retry_after": 1.5}, {"status": 429, "retry_after": 1.5}),
+    (exceptions.ServiceUnavailable, {"status": 503}, {"status": 503}),
     (SimplePubSubError, {}, {}),
 ]
 

@@ -6,12 +6,12 @@ never contain a token or a key.
 
 from __future__ import annotations
 
-import time
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 import jwt
 
 from ..exceptions import ServerError, SimplePubSubError
+from ..webpubsub.access_tokens import sign_client_token
 
 __all__ = ["Claims", "DEVELOPMENT_ACCESS_KEY", "MIN_KEY_BYTES", "TokenRejected", "Tokens", "check_key"]
 
@@ -72,17 +72,14 @@ class Tokens:
         minutes_to_expire: float = 60,
     ) -> str:
         """Return a client access token signed with the primary key."""
-        now = int(time.time())
-        payload: Dict[str, Any] = {"aud": audience, "iat": now, "exp": now + int(minutes_to_expire * 60)}
-        if user_id is not None:
-            payload["sub"] = user_id
-        roles, groups = list(roles), list(groups)
-        if roles:
-            payload["role"] = roles
-        if groups:
-            payload[_GROUPS] = groups
-        token: Any = jwt.encode(payload, self._keys[0], algorithm="HS256")
-        return str(token)
+        return sign_client_token(
+            audience,
+            self._keys[0],
+            user_id=user_id,
+            roles=roles,
+            groups=groups,
+            minutes_to_expire=minutes_to_expire,
+        )
 
     def check(self, token: str, audiences: Sequence[str]) -> Claims:
         """Return the claims of a token meant for one of ``audiences``, compared without case. Raises TokenRejected."""
