@@ -155,10 +155,13 @@ class JsObject:
         return JsObject(self.node, name)
 
     def repeat(self, method: str, *before: Any, count: int, first: int = 0, data_type: str = "json",
-               after: Any = ()) -> Pending:
-        """Call `method(*before, number, data_type, *after)` for `count` numbers, each when the one before is done."""
+               ack_ids: bool = False) -> Pending:
+        """Call `method(*before, number, data_type)` for `count` numbers, each when the one before is done.
+
+        `ack_ids` gives each an ack id of its own, which its retries keep.
+        """
         return self.node.begin("repeat", of=self.name, method=method, before=before, first=first, count=count,
-                               type=data_type, after=after)
+                               type=data_type, ackIds=ack_ids)
 
 
 class JsClient(JsObject):

@@ -162,10 +162,12 @@ const operations = {
     return encode(result);
   },
 
-  // Write `count` fragments or messages one after the other: method(...before, number, type).
-  async repeat({ of, method, before, first, count, type, after }) {
+  // Call a method for `count` numbers, each when the one before is done; with `ackIds` under an ack id of its own.
+  async repeat({ of, method, before, first, count, type, ackIds }) {
     const target = objects.get(of);
-    for (let number = first; number < first + count; number += 1) await target[method](...before, number, type, ...after);
+    for (let number = first; number < first + count; number += 1) {
+      await target[method](...before, number, type, ...(ackIds ? [{ ackId: 1_000_000 + number }] : []));
+    }
     return null;
   },
 
