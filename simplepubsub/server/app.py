@@ -237,7 +237,7 @@ class Server:
         return result
 
     def stats(self) -> Dict[str, int]:
-        """Return counters since `start` or `reset`, and the present numbers of connections, sockets and groups."""
+        """Return counters since `start` or `reset`, and present numbers: connections, sockets, streams, groups."""
 
         def look() -> Dict[str, int]:
             work = self._pump.work
@@ -245,6 +245,7 @@ class Server:
             numbers["connections"] = sum(len(item.sessions) for item in work.hubs.values())
             numbers["retained"] = len(work.retained)
             numbers["sockets"] = len(self._pump.connections)
+            numbers["streams"] = work.streams.active
             numbers["groups"] = sum(len(item.groups) for item in work.hubs.values())
             return numbers
 

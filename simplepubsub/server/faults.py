@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable, Deque, List, Optional, Tuple
 
 from ..exceptions import InvalidArgument
 from ..transports.frames import close_payload, parse_close
+from ..webpubsub.messages import StreamError
 from .connection import Connection
 
 if TYPE_CHECKING:
@@ -73,8 +74,23 @@ class Faults:
         self._run(apply)
 
     def lose_next_ack(self, count: int = 1) -> None:
-        """Execute the next ``count`` successful commands with an ack id, but do not send their acknowledgements."""
-        self._run(self._set_lose_acks, _count(count))
+        """Execute the next ``count`` successful commands with an ack id, but do not send their acknowledgements.
+
+        Stream acks have `lose_next_stream_ack`.
+        """
+        self._run(self._set_lose_acks, _unlimited(count))
+
+    def lose_next_stream_ack(self, count: int = 1) -> None:
+        """Do not send the next ``count`` stream acks; one acknowledges a start, or any number of fragments."""
+        self._run(self._set_stream_fault, "lose_acks", _unlimited(count))
+
+    def refuse_fragments(self, count: int = 1) -> None:
+        """Refuse the next ``count`` stream fragments with TransientError; the streams go on, at these fragments."""
+        self._run(self._set_stream_fault, "refuse_fragments", _unlimited(count))
+
+    def end_streams(self, hub: Optional[str] = None) -> int:
+        """End all streams (of one hub) with InternalServerError; return how many there were."""
+        return int(self._run(self._end_streams, None if hub is None else hub.lower()))
 
     def freeze(self, seconds: float) -> None:
         """Stop reading, answering and accepting for a while; return at once. A second call replaces the first."""
@@ -117,6 +133,8 @@ class Faults:
         """End every fault."""
         self._refuse_recovery = self._refuse_connections = 0
         self._set_lose_acks(0)
+        self._set_stream_fault("lose_acks", 0)
+        self._set_stream_fault("refuse_fragments", 0)
         self._set_delay(0.0)
         self._thaw()
         for connection in list(self._server._pump.connections):
@@ -146,8 +164,22 @@ class Faults:
         self._server._pump.wake()
         return len(connections)
 
-    def _set_lose_acks(self, count: Optional[int]) -> None:
-        self._server._pump.work.lose_acks = 2**63 if count is None else count
+    def _set_lose_acks(self, count: int) -> None:
+        self._server._pump.work.lose_acks = count
+
+    def _set_stream_fault(self, name: str, count: int) -> None:
+        setattr(self._server._pump.work.streams, name, count)
+
+    def _end_streams(self, hub: Optional[str]) -> int:
+        pump = self._server._pump
+        error = StreamError("InternalServerError", "ended by server.faults")
+        count = 0
+        for item in pump.work.hubs.values():
+            if hub is None or item.name == hub:
+                for session in list(item.sessions.values()):
+                    count += pump.work.streams.fail(session, error, pump.loop.time())
+        pump.wake()
+        return count
 
     def _freeze(self, seconds: float) -> None:
         pump = self._server._pump
@@ -169,6 +201,7 @@ class Faults:
         self._thaw_timer = self._thawed = None
         pump = self._server._pump
         pump.frozen = False
+        pump.work.streams.restart(pump.loop.time())
         for connection in pump.connections:
             connection.thaw()
         pump.wake()
@@ -209,6 +242,11 @@ def _count(value: Optional[int]) -> Optional[int]:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
         raise InvalidArgument("a count must be an integer from 0, or None for no limit, not %r" % (value,))
     return value
+
+
+def _unlimited(count: Optional[int]) -> int:
+    count = _count(count)
+    return 2**63 if count is None else count
 
 
 def _seconds(value: float) -> float:

@@ -3,9 +3,9 @@
 No socket, no clock (callers pass ``now``, seconds of any monotonic clock), no asyncio, no handler code. A `Hub` holds
 the connections of one hub name; what its methods want done is collected in the `Work` that all hubs share.
 
-Rules, protocol reference 2.4 and 3: for a command with an ack id the order is duplicate, permission, execute, remember,
-acknowledge; only successes are remembered. Sequence ids start at 1 and number data messages only. A reliable session
-that loses its socket is retained for `Work.recovery_window` seconds and keeps collecting, within its limits.
+What clients ask for is in `commands`. Rules, protocol reference 3: sequence ids start at 1 and number data messages
+only. A reliable session that loses its socket is retained for `Work.recovery_window` seconds and keeps collecting,
+within its limits.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ import secrets
 from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 from ..exceptions import SimplePubSubError
-from ..webpubsub.messages import ClientMessage, Event, JoinGroup, LeaveGroup, SendToGroup, SequenceAck
+from ..webpubsub.messages import ClientMessage
+from .commands import EXECUTE, POLICY, finish_event
 from .permissions import Permissions
-from .session import Call, Session
+from .session import Call, Session, UserEvent
 from .wire import Outgoing, Wire
 from .work import Work
 
-__all__ = ["Hub", "RecoveryRefused", "hub_of"]
+__all__ = ["NORMAL", "POLICY", "Hub", "RecoveryRefused", "hub_of"]
 
-#: Close codes of the service (protocol reference 1.6).
-NORMAL, POLICY, INTERNAL = 1000, 1008, 1011
+#: The code of an ordinary close (protocol reference 1.6).
+NORMAL = 1000
 
 
 class RecoveryRefused(SimplePubSubError):
@@ -88,6 +89,9 @@ class Hub:
         if self.work.congested.pop(session, None) is not None:
             self.work.relieved = True
         session.hopeless = False
+        session.recoveries += 1
+        if session.streams:
+            self.work.streams.recovered(session, now)
         if len(session.unacked) > self.work.high_messages or session.unacked_bytes > self.work.high_bytes:
             self.work.strain(session, now)
         self.work.counters["recovered"] += 1
@@ -96,7 +100,7 @@ class Hub:
     def _greet(self, session: Session) -> None:
         frame = session.wire.connected(session.connection_id, session.user_id, session.reconnection_token)
         if frame:
-            self._push(session, frame)
+            self.push(session, frame)
 
     def lost(self, session: Session, now: float, reason: str = "connection lost") -> None:
         """Note that the socket of ``session`` died without goodbye: a reliable one is retained, any other one ends."""
@@ -129,6 +133,8 @@ class Hub:
             work.relieved = True
         session.unacked = []
         session.unacked_bytes = 0
+        if session.streams:
+            work.streams.cancel(session)
         if code is not None and session.link is not None:
             if announce is not None:
                 frame = session.wire.disconnected(announce)
@@ -158,96 +164,29 @@ class Hub:
         It waits while a receiver is congested, or while too many of its events wait for handlers. Raises
         RemoteProtocolError for data that cannot be delivered.
         """
-        work = self.work
-        if isinstance(command, SequenceAck):
-            session.acknowledge(command.sequence_id)
-            session.progress = work.waited
-            if session.hopeless or session in work.congested:
-                work.relieve(session)
-            return True
-        if not isinstance(command, (SendToGroup, Event, JoinGroup, LeaveGroup)):
-            self._push(session, session.wire.pong())
-            return True
-        ack_id = command.ack_id
-        if ack_id is not None and ack_id in session.ack_ids:
-            self._push(session, session.wire.ack(ack_id, "Duplicate", "ack id %d has been processed" % ack_id))
-            return True
-        if isinstance(command, SendToGroup):
-            group = command.group
-            if not session.permissions.can_send(group):
-                self._forbid(session, ack_id, "publish to", group)
-                return True
-            members = self.groups.get(group)
-            if members is not None:
-                if work.congested and not work.congested.keys().isdisjoint(members.keys()):
-                    return False
-                message = Outgoing(group, session.user_id, command.data, command.data_type, command.ttl_seconds)
-                self.deliver(members, message, now, session if command.no_echo else None)
-            work.counters["published"] += 1
-        elif isinstance(command, Event):
-            if len(session.calls) >= work.limits.max_waiting_events:
-                return False
-            if ack_id is not None:
-                if ack_id in session.running:
-                    return True  # sent again while its handler runs: that run's answer serves both
-                session.running.add(ack_id)
-            work.calls.append(Call("event", session, command))
-            return True
-        else:
-            group = command.group
-            if not session.permissions.can_join(group):
-                self._forbid(session, ack_id, "join or leave", group)
-                return True
-            if not session.ended:
-                if isinstance(command, JoinGroup):
-                    self.join(session, group)
-                else:
-                    self.leave(session, group)
-        if ack_id is not None:
-            self._succeed(session, ack_id)
-        return True
+        return EXECUTE[type(command)](self, session, command, now)
 
     def finish_event(
-        self, session: Session, event: Event, reply: Optional[Outgoing], error: Optional[str], now: float
+        self,
+        session: Session,
+        event: UserEvent,
+        reply: Optional[Outgoing],
+        error: Optional[str],
+        now: float,
+        error_name: Optional[str] = None,
     ) -> None:
         """Answer a user event: the reply of its handler, if any, then the ack; an ``error`` is told to the client.
 
-        A simple client, which has no acks, is closed 1011 on an error (protocol reference 1.6).
+        The answer to an invocation is one message with the reply in it. ``error_name`` replaces the usual name of the
+        error, InternalServerError (events) or InvocationFailed (invocations). A simple client, which has no acks, is
+        closed 1011 on an error (protocol reference 1.6). Raises RemoteProtocolError for a reply that cannot be
+        delivered; then it is called again, with an error.
         """
-        if event.ack_id is not None:
-            session.running.discard(event.ack_id)
-        self.work.counters["events"] += 1
-        if session.ended:
-            return
-        if error is not None:
-            if session.wire.form == "raw":
-                self.end(session, INTERNAL, error)
-            elif event.ack_id is not None:
-                self._push(session, session.wire.ack(event.ack_id, "InternalServerError", error))
-            return
-        if reply is not None:
-            self.deliver((session,), reply, now)
-        if event.ack_id is not None:
-            self._succeed(session, event.ack_id)
-
-    def _forbid(self, session: Session, ack_id: Optional[int], action: str, group: str) -> None:
-        text = "no permission to %s the group %s" % (action, ascii(group)[:60])
-        if ack_id is not None:
-            self._push(session, session.wire.ack(ack_id, "Forbidden", text))
-        elif session.wire.form == "raw":
-            self.end(session, POLICY, text)
-        # A command without ack id fails without a word (protocol reference 9, point 4).
-
-    def _succeed(self, session: Session, ack_id: int) -> None:
-        session.remember(ack_id, self.work.limits.max_ack_ids)
-        if self.work.lose_acks > 0:
-            self.work.lose_acks -= 1
-            return
-        self._push(session, session.wire.ack(ack_id))
+        finish_event(self, session, event, reply, error, now, error_name)
 
     # --- deliveries ---------------------------------------------------------------------------------------------------
 
-    def _push(self, session: Session, frame: bytes) -> None:
+    def push(self, session: Session, frame: bytes) -> None:
         """Queue a frame that has no sequence id; it is lost with the socket."""
         if session.link is not None:
             session.out.append(frame)

@@ -12,7 +12,7 @@ __all__ = ["Limits"]
 
 @dataclass(frozen=True)
 class Limits:
-    """What one connection may use. Beyond a limit that connection is closed; nobody else notices.
+    """What one connection may use. Beyond most limits that connection is closed; nobody else notices.
 
     A test that wants to see an overflow makes the limits small; one that must not see any makes them large. Raises
     InvalidArgument for a limit that is no positive number.
@@ -26,8 +26,11 @@ class Limits:
     max_unacked_bytes: int = 16 * 2**20
     #: Executed ack ids that a connection remembers, to answer "Duplicate" (the emulator remembers 1,000).
     max_ack_ids: int = 1000
-    #: User events of one connection that wait for their handler; beyond, its further events wait in the socket.
+    #: User events and invocations of one connection that wait for their handler; beyond, further ones wait in the
+    #: socket.
     max_waiting_events: int = 256
+    #: Streams that one connection may have active; beyond, the start of another one is refused.
+    max_streams: int = 100
     #: Seconds that publishers wait for a receiver that is behind, so that a burst does not overflow a healthy one. A
     #: receiver that has not caught up by then is not waited for again until it has: it overflows and is closed. Time in
     #: which the server itself did not get to run (a busy machine, the interpreter lock) hardly counts.

@@ -61,6 +61,8 @@ class Pump:
         self._patience_tick = work.limits.patience / _PATIENCE_TICKS
         self._patience_timer: Optional[asyncio.TimerHandle] = None
         self._expiry_timer: Optional[asyncio.TimerHandle] = None
+        self._idle_timer: Optional[asyncio.TimerHandle] = None  # of streams
+        self._idle_due = 0.0
         self._keep_alive_timer: Optional[asyncio.TimerHandle] = None
         if keep_alive_interval is not None:
             self._keep_alive_timer = loop.call_later(keep_alive_interval / 4, self._keep_alive)
@@ -113,7 +115,7 @@ class Pump:
     def stop(self) -> None:
         """Take no further turn and let go of all timers."""
         self._stopped = True
-        for timer in (self._patience_timer, self._expiry_timer, self._keep_alive_timer):
+        for timer in (self._patience_timer, self._expiry_timer, self._idle_timer, self._keep_alive_timer):
             if timer is not None:
                 timer.cancel()
 
@@ -140,6 +142,9 @@ class Pump:
                     self._waiting.append(connection)
                 else:
                     connection.queued = False
+        streams = work.streams
+        if streams.unanswered or streams.orphans:
+            streams.settle(self.loop.time())
         if work.dirty:
             self._flush()
         if work.calls:
@@ -150,6 +155,8 @@ class Pump:
             self._patience_timer = self.loop.call_later(self._patience_tick, self._wait)
         if work.retained and self._expiry_timer is None:
             self._expire()
+        if streams.active:
+            self._watch_streams()
         if runnable or work.relieved or work.dirty or work.calls:
             self.wake()
 
@@ -184,6 +191,21 @@ class Pump:
         if due is not None:
             self._expiry_timer = self.loop.call_at(due, self._expire)
         if self.work.calls or self.work.dirty:
+            self.wake()
+
+    def _watch_streams(self) -> None:
+        """Have idle streams ended in time."""
+        due = self.work.streams.due
+        if due is not None and (self._idle_timer is None or due < self._idle_due):
+            if self._idle_timer is not None:
+                self._idle_timer.cancel()
+            self._idle_due = due
+            self._idle_timer = self.loop.call_at(due, self._expire_streams)
+
+    def _expire_streams(self) -> None:
+        self._idle_timer = None
+        if not self.frozen:
+            self.work.streams.expire(self.loop.time())
             self.wake()
 
     def _keep_alive(self) -> None:

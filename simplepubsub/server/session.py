@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from typing import TYPE_CHECKING, Any, Deque, Dict, List, NamedTuple, Optional, Set, Tuple
+from typing import TYPE_CHECKING, Any, Deque, Dict, List, NamedTuple, Optional, Set, Tuple, Union
 
-from ..webpubsub.messages import Event
+from ..webpubsub.messages import Event, Invoke, StreamError
 from .permissions import Permissions
 from .wire import Wire
 
 if TYPE_CHECKING:
     from .hub import Hub
+    from .streams import Stream
 
-__all__ = ["Call", "Session"]
+__all__ = ["Call", "Session", "UserEvent"]
+
+#: What a handler of user events is called for.
+UserEvent = Union[Event, Invoke]
 
 
 class Session:
@@ -40,6 +44,7 @@ class Session:
         "hub",
         "hopeless",
         "in_call",
+        "invocations",
         "link",
         "link_full",
         "next_sequence",
@@ -47,8 +52,11 @@ class Session:
         "permissions",
         "progress",
         "reconnection_token",
+        "recoveries",
         "running",
         "state",
+        "stream_endings",
+        "streams",
         "unacked",
         "unacked_bytes",
         "user_id",
@@ -81,6 +89,11 @@ class Session:
         self.ack_ids: Set[int] = set()
         self.ack_order: Deque[int] = deque()
         self.running: Set[int] = set()
+        self.invocations: Dict[str, Invoke] = {}  # not answered yet
+        # --- streams that it publishes, by id; how earlier ones ended, with the number of recoveries before that
+        self.recoveries = 0
+        self.streams: Dict[str, Stream] = {}
+        self.stream_endings: Dict[str, Tuple[int, Optional[StreamError]]] = {}
         # --- handlers: what waits for one, and the state they keep here
         self.calls: Deque[Call] = deque()
         self.in_call = False
@@ -137,5 +150,5 @@ class Call(NamedTuple):
 
     kind: str
     session: Session
-    event: Optional[Event] = None
+    event: Optional[UserEvent] = None
     reason: str = ""

@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Dict, List, Optional
 
 from .limits import Limits
 from .session import Call, Session
+from .streams import Streams
 
 if TYPE_CHECKING:
     from .hub import Hub
 
 __all__ = ["Work"]
 
-_COUNTERS = "connected recovered refused_recoveries expired overflowed published delivered events".split()
+_COUNTERS = (
+    "connected recovered refused_recoveries expired overflowed published delivered events "
+    "invocations invocations_cancelled streams_started streams_expired fragments fragments_refused"
+).split()
 
 
 class Work:
@@ -41,6 +45,7 @@ class Work:
         self.relieved = False
         #: Sessions without a socket, with the time when they expire, soonest first.
         self.retained: Dict[Session, float] = {}
+        self.streams = Streams(limits.max_streams)
         #: Successful commands whose acknowledgement is not to be sent (a fault for tests).
         self.lose_acks = 0
         self.counters = dict.fromkeys(_COUNTERS, 0)
@@ -60,6 +65,7 @@ class Work:
         self.calls.clear()
         self.congested.clear()
         self.retained.clear()
+        self.streams.clear()
         self.relieved = True
         self.counters = dict.fromkeys(self.counters, 0)
 
