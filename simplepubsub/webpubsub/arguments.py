@@ -8,15 +8,24 @@ from urllib.parse import parse_qs, urlsplit
 
 from ..exceptions import InvalidArgument, MessageTooLarge
 from ..transports.redact import redact_url
-from .json_fields import EVENT_NAME, MAX_UINT64
+from .json_fields import EVENT_NAME, MAX_UINT64, utf8
 from .messages import MAX_GROUP_NAME, MAX_MESSAGE_BYTES
+from .protobuf_fields import is_message_object
 
-__all__ = ["check_ack_id", "check_event", "check_group", "check_url", "encode_checked", "name_data_type"]
+__all__ = [
+    "check_ack_id",
+    "check_event",
+    "check_group",
+    "check_size",
+    "check_url",
+    "encode_checked",
+    "name_data_type",
+]
 
 _BLANK = re.compile(r"[\x00-\x20\x7f]")
 _QUOTED = re.compile(r"'.*'", re.DOTALL)
 _HUB_PATH = re.compile(r"/client/hubs/[^/]+/?\Z", re.IGNORECASE)
-#: Longest end of a command in bytes: `,"ackId":`, twenty digits, `}`.
+#: Longest end of a command in bytes: `,"ackId":`, twenty digits, `}`. In protobuf ack id and length need less.
 MAX_ENDING = 30
 
 _DATA_TYPES = ("text", "json", "binary", "protobuf")
@@ -80,14 +89,17 @@ def check_ack_id(ack_id: Any) -> Optional[int]:
 
 
 def name_data_type(data: Any, data_type: Any) -> str:
-    """Return the wire name of ``data_type``; None infers it: str is text, bytes-like is binary, anything else JSON.
+    """Return the wire name of ``data_type``.
 
-    Raises InvalidArgument for an unknown name.
+    None infers it: str is text, bytes-like is binary, a protobuf message is protobuf, anything else JSON. Raises
+    InvalidArgument for an unknown name.
     """
     if data_type is None:
         if isinstance(data, str):
             return "text"
-        return "binary" if isinstance(data, (bytes, bytearray, memoryview)) else "json"
+        if isinstance(data, (bytes, bytearray, memoryview)):
+            return "binary"
+        return "protobuf" if is_message_object(data) else "json"
     name = str(getattr(data_type, "value", data_type)).lower()
     if name not in _DATA_TYPES:
         raise InvalidArgument("unknown data_type %r: use one of %s, or None" % (data_type, ", ".join(_DATA_TYPES)))
@@ -95,16 +107,15 @@ def name_data_type(data: Any, data_type: Any) -> str:
 
 
 def encode_checked(body: str) -> bytes:
-    """Return an encoded command without its end. Raises MessageTooLarge, InvalidArgument for lone surrogates.
+    """Return an encoded command without its end. Raises MessageTooLarge, InvalidArgument for lone surrogates."""
+    return check_size(utf8(body))
+
+
+def check_size(data: bytes) -> bytes:
+    """Return an encoded command without its end. Raises MessageTooLarge.
 
     The limit is 1 MiB for the whole message; `MAX_ENDING` bytes of it are kept for the ack id.
     """
-    try:
-        data = body.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidArgument(
-            "text with the lone surrogate %r cannot be sent: it has no UTF-8 form" % error.object[error.start]
-        ) from None
     if len(data) > MAX_MESSAGE_BYTES - MAX_ENDING:
         raise MessageTooLarge(
             "the encoded message has %d bytes, the service accepts %d: send it in parts"

@@ -15,16 +15,22 @@ import binascii
 import json
 import re
 from json.encoder import encode_basestring as quote
-from typing import Any, Dict, NoReturn, Optional, Tuple
+from typing import Any, Dict, NoReturn, Optional, Tuple, Union
 
 from ..exceptions import InvalidArgument, RemoteProtocolError
 from .messages import MAX_GROUP_NAME
+from .protobuf_fields import is_message_object, pack_any
 
 __all__ = [
     "EVENT_NAME",
     "MAX_UINT64",
+    "check_bytes",
+    "check_event_name",
+    "check_group_name",
+    "check_text",
     "decode_data",
     "encode_data",
+    "encode_json",
     "load",
     "quote",
     "read_event",
@@ -33,6 +39,7 @@ __all__ = [
     "read_payload",
     "read_uint64",
     "shown",
+    "utf8",
 ]
 
 #: Ack ids and sequence ids are unsigned 64-bit integers (client specification 3.1, 3.2).
@@ -65,33 +72,61 @@ def load(text: str) -> Any:
 def encode_data(data: Any, data_type: str) -> str:
     """Return the JSON text of a payload.
 
-    Raises InvalidArgument when ``data`` does not fit ``data_type``: "text" takes str, "binary" and "protobuf" take
-    bytes-like objects, "json" takes what JSON can carry (no NaN, no cycles, no lone surrogates).
+    Raises InvalidArgument when ``data`` does not fit ``data_type``: "text" takes str, "binary" takes bytes-like
+    objects, "protobuf" a serialised ``google.protobuf.Any`` or a message object of the protobuf library, "json" takes
+    what JSON can carry (no NaN, no cycles, no lone surrogates).
     """
     if data_type == "text":
-        if not isinstance(data, str):
-            raise InvalidArgument(
-                "data of type %s cannot be sent as text: pass a str, or data_type='json'" % type(data).__name__
-            )
-        return quote(data)
+        return quote(check_text(data))
     if data_type == "json":
-        if data is None:
-            raise InvalidArgument("data None cannot be sent as JSON: the service refuses a bare null")
-        try:
-            return _dump(data)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise InvalidArgument(
-                "data of type %s cannot be sent as JSON (%s): pass dict, list, str, int, finite float, bool or None"
-                % (type(data).__name__, error)
-            ) from error
-    if not isinstance(data, (bytes, bytearray, memoryview)):
+        return encode_json(data)
+    return '"%s"' % base64.b64encode(check_bytes(data, data_type)).decode("ascii")
+
+
+def check_text(data: Any) -> str:
+    """Return a payload of the type "text". Raises InvalidArgument."""
+    if not isinstance(data, str):
         raise InvalidArgument(
-            "data of type %s cannot be sent as %s: pass bytes, bytearray or memoryview"
-            % (type(data).__name__, data_type)
+            "data of type %s cannot be sent as text: pass a str, or data_type='json'" % type(data).__name__
         )
+    return data
+
+
+def encode_json(data: Any) -> str:
+    """Return the JSON text of a payload of the type "json". Raises InvalidArgument."""
+    if data is None:
+        raise InvalidArgument("data None cannot be sent as JSON: the service refuses a bare null")
+    try:
+        return _dump(data)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidArgument(
+            "data of type %s cannot be sent as JSON (%s): pass dict, list, str, int, finite float, bool or None"
+            % (type(data).__name__, error)
+        ) from error
+
+
+def check_bytes(data: Any, data_type: str) -> Union[bytes, bytearray]:
+    """Return a payload of the type "binary" or "protobuf". Raises InvalidArgument."""
+    if isinstance(data, (bytes, bytearray)):
+        return data
     if isinstance(data, memoryview):
-        data = data.tobytes()  # a view may skip elements, which the encoder cannot read
-    return '"%s"' % base64.b64encode(data).decode("ascii")
+        return data.tobytes()  # a view may skip elements, which base64 cannot read
+    if data_type == "protobuf" and is_message_object(data):
+        return pack_any(data)
+    raise InvalidArgument(
+        "data of type %s cannot be sent as %s: pass bytes, bytearray or memoryview%s"
+        % (type(data).__name__, data_type, ", or a protobuf message" if data_type == "protobuf" else "")
+    )
+
+
+def utf8(text: str) -> bytes:
+    """Return ``text`` encoded. Raises InvalidArgument for lone surrogates."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(
+            "text with the lone surrogate %r cannot be sent: it has no UTF-8 form" % error.object[error.start]
+        ) from None
 
 
 def decode_data(data: Any, data_type: str) -> Any:
@@ -130,7 +165,11 @@ def read_uint64(frame: Dict[str, Any], name: str) -> Optional[int]:
 
 def read_group(frame: Dict[str, Any]) -> str:
     """Return the group name. Raises RemoteProtocolError (1007)."""
-    group = frame.get("group")
+    return check_group_name(frame.get("group"))
+
+
+def check_group_name(group: Any) -> str:
+    """Return the group name that a client sent. Raises RemoteProtocolError (1007)."""
     if not isinstance(group, str) or not group.strip() or len(group) > MAX_GROUP_NAME:
         raise RemoteProtocolError("group must be a name of 1 to %d characters" % MAX_GROUP_NAME, code=1007)
     return group
@@ -149,7 +188,11 @@ def read_payload(frame: Dict[str, Any]) -> Tuple[Any, str]:
 
 def read_event(frame: Dict[str, Any]) -> str:
     """Return the name of a user event. Raises RemoteProtocolError (1007)."""
-    event = frame.get("event")
+    return check_event_name(frame.get("event"))
+
+
+def check_event_name(event: Any) -> str:
+    """Return the name of a user event that a client sent. Raises RemoteProtocolError (1007)."""
     if not isinstance(event, str) or not EVENT_NAME.match(event):
         raise RemoteProtocolError("bad event name %s" % shown(event), code=1007)
     return event

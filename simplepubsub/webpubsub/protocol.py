@@ -6,7 +6,7 @@ Beside what the engine asks for, each has the encoders of the client's commands 
 
 from __future__ import annotations
 
-from typing import Any, Optional, Tuple
+from typing import Any, Optional
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from ..core.protocol import Decoded, Frame, Protocol, Resume
@@ -146,18 +146,33 @@ class JsonProtocol(WebPubSubProtocol):
         return encode_checked(json_streams.cancel_body(invocation_id))
 
 
-_NAMES = {
-    "json": False,
-    "json.webpubsub.azure.v1": False,
-    "json.reliable": True,
-    "json.reliable.webpubsub.azure.v1": True,
-}
+_NAMES = (
+    "json",
+    "json.webpubsub.azure.v1",
+    "json.reliable",
+    "json.reliable.webpubsub.azure.v1",
+    "protobuf",
+    "protobuf.webpubsub.azure.v1",
+    "protobuf.reliable",
+    "protobuf.reliable.webpubsub.azure.v1",
+)
 
 
 def protocol_named(name: object) -> WebPubSubProtocol:
-    """Return the protocol for a short or full name, ignoring case. Raises InvalidArgument for an unknown one."""
+    """Return the protocol for a short or full name, ignoring case.
+
+    Raises InvalidArgument for an unknown one, and for a protobuf one without the protobuf library.
+    """
     text = str(getattr(name, "value", name)).lower()
     if text not in _NAMES:
-        known: Tuple[str, ...] = tuple(_NAMES)
-        raise InvalidArgument("unknown protocol %r: use one of %s" % (name, ", ".join(known)))
-    return JsonProtocol(_NAMES[text])
+        raise InvalidArgument("unknown protocol %r: use one of %s" % (name, ", ".join(_NAMES)))
+    reliable = ".reliable" in text
+    if text.startswith("json"):
+        return JsonProtocol(reliable)
+    try:
+        from .protobuf_protocol import ProtobufProtocol
+    except ImportError as error:
+        raise InvalidArgument(
+            "the protocol %r needs the protobuf library: pip install 'simplepubsub[protobuf]' (%s)" % (name, error)
+        ) from error
+    return ProtobufProtocol(reliable)
