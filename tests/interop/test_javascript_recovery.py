@@ -34,7 +34,6 @@ def test_cuts_lose_double_and_reorder_nothing_that_it_receives(server, proxy, ur
     assert [message["sequenceId"] for message in theirs.messages(MESSAGES)] == list(range(1, MESSAGES + 1))
     assert theirs.recorder.payloads("connected") == [{"connectionId": first, "userId": None}]
     assert theirs.recorder.payloads("disconnected") == []
-    assert server.stats()["recovered"] >= len(CUTS)
 
 
 def test_cuts_lose_double_and_reorder_nothing_that_it_sends_under_ack_ids(server, proxy, url_for, node):
