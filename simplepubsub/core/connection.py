@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Tuple
 
 from ..exceptions import InboxOverflow, RemoteProtocolError, TransportClosed, TransportError
 from .protocol import Ack, Connected, Disconnected, Frame, Inbound, Pong, Transport
@@ -148,6 +148,7 @@ class Connection:
         size = 0
         messages: List[Inbound] = []
         acks: List[Ack] = []
+        replies: List[Any] = []  # for conversations
         pings: List[Frame] = []
         pong = False
         fault: Optional[RemoteProtocolError] = None
@@ -182,6 +183,8 @@ class Connection:
                 self.engine.connection_announced(self, event)
             elif isinstance(event, Disconnected):
                 self.announced = event.message
+            else:
+                replies.append(event)
         if self.engine.trace is not None:
             self.engine.trace("received", frames)
         if messages:
@@ -192,6 +195,8 @@ class Connection:
             if acks:
                 settled = self.engine.session.acknowledge(acks)
                 self.engine.freed_locked()
+            if replies and self.engine.connection is self:
+                self.engine.conversations.received_locked(replies, now)
             if pings:
                 # Only the newest needs an answer (RFC 6455 section 5.5.3).
                 self.engine.session.control(pings[-1], "pong")
@@ -199,10 +204,12 @@ class Connection:
                 self.engine.receiver.queue_sequence_ack_locked(self)
             elif due is Received.TIMER_SET:
                 self.engine.wake.notify_all()
-            if pings or (acks and self.engine.session.writable):
+            if pings or ((acks or replies) and self.engine.session.writable):
                 self.writable.notify()
         if settled:
             self.engine.sender.complete(settled)
+        if replies:
+            self.engine.conversations.settle()
         if fault is not None:
             raise fault
 

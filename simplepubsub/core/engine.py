@@ -25,6 +25,7 @@ from typing import Any, Callable, Deque, Dict, Iterable, List, NamedTuple, Optio
 from ..exceptions import ClientStateError, ClientStopped, ForkedError, RemoteProtocolError, fresh
 from .backoff import RetryPolicy
 from .connection import Connection
+from .conversations import Conversations
 from .deadline import Deadline, wait
 from .protocol import Connected, Dialer, Frame, Protocol
 from .receiver import Receiver
@@ -129,6 +130,7 @@ class Engine:
             ),
             0,
         )
+        self.conversations = Conversations()  # a face with conversations puts its own here, before the first start()
         self._moves: Deque[Tuple[State, State, Reason]] = deque()  # not logged yet
         self._waiters = 0  # application threads in `changed`
         self.sender = Sender(self, self.mutex, self.session, self.counters)
@@ -297,11 +299,13 @@ class Engine:
                 self.counters["gaps"] += 1
                 self.counters["reconnects"] += 1
             supervisor.established = True
+            self.conversations.begun_locked()
             self.move_locked(Reason.ESTABLISHED)
             self.wake.notify_all()
             connection.writable.notify()
         self.log_moves()
         self.sender.fail_uncertain(uncertain)
+        self.conversations.settle()
         self.listeners.emit("connected", ConnectedArgs(event.connection_id, event.user_id))
         if gap is not None:
             self.receiver.gap(gap, self.options.raise_gaps)
@@ -314,11 +318,13 @@ class Engine:
             connection.opened = True
             self.counters["replayed"] += self.session.resume()
             self.counters["recoveries"] += 1
+            self.conversations.recovered_locked()
             self.move_locked(Reason.RECOVERED)
             self.wake.notify_all()
             connection.writable.notify()
             args = ConnectedArgs(self.connection_id or "", self.user_id)
         self.log_moves()
+        self.conversations.settle()
         self.listeners.emit("recovered", args)
 
     def _rejoins_locked(self) -> List[Entry]:

@@ -1,4 +1,4 @@
-"""The two seams of the engine, and the records that cross them.
+"""The two seams of the engine, and the records that cross them (`conversations` has a third, for faces).
 
 A `Transport` is one live duplex carrier of frames. A `Protocol` is pure: it turns commands into frames and frames into
 events. Between them and the engine nothing else is agreed; a new protocol or carrier needs no change in this package.
@@ -121,8 +121,9 @@ class Pong(NamedTuple):
     """The answer to a protocol-level ping."""
 
 
-#: What `Protocol.decode` returns: one of the records above, an application message, or None for nothing of interest.
-Decoded = Union[Connected, Disconnected, Ack, Pong, Inbound, None]
+#: What `Protocol.decode` returns: one of the records above, an application message, None for nothing of interest, or
+#: anything else, which is for the `Conversations` of the face.
+Decoded = Any
 
 
 class Protocol:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Dict, Iterable, List
+from typing import TYPE_CHECKING, Dict, Iterable, List, Optional, Union
 
 from .connection import Connection
+from .conversations import SideDoor
 from .inbox import Inbox
 from .listeners import Listeners
 from .protocol import Inbound
@@ -35,10 +36,15 @@ class Receiver:
         self._gap_before_inbox = False  # listeners and receive() are different eyes: each is told once
         self._gap_before_listeners = False
         self._paused = False  # guarded by the mutex: the reader waits in the engine's ``room``
+        self.side_door: Optional[SideDoor] = None  # takes messages before anybody else; set and cleared by the face
 
     def deliver(self, messages: List[Inbound]) -> None:
         """Hand messages to their listeners, or to the inbox (reader thread). Raises InboxOverflow."""
         self._counters["received"] += len(messages)
+        if self.side_door is not None:
+            messages = self.side_door.take(messages)
+            if not messages:
+                return
         if not self.listeners.any:
             self._put(messages)
             return
@@ -69,7 +75,11 @@ class Receiver:
         Both ends would otherwise wait for each other: the service stops reading when it cannot write.
         """
         # Only what is full has to drain: the other one may hold a few messages that nobody ever fetches.
+        queues: List[Union[Inbox, SideDoor]]
         queues = [queue for queue in (self.inbox, self.listeners.queue) if queue.full]
+        side_door = self.side_door
+        if side_door is not None and side_door.full:
+            queues.append(side_door)
         if not queues:
             return
         with self._mutex:
@@ -78,7 +88,9 @@ class Receiver:
                 for queue in queues:
                     queue.watch_drain(True)
                 while not (all(queue.drained for queue in queues) or connection.ended or connection.closing):
-                    if not self._engine.session.idle or self._engine.connection is not connection:
+                    if not self._engine.session.idle or self._engine.conversations.waiting_locked():
+                        break
+                    if self._engine.connection is not connection:
                         break
                     self._engine.room.wait()
             finally:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, Optional, Tupl
 
 from ..exceptions import AckTimeout, ClientStopped, DeliveryUncertain, FlushTimeout, OutboxFull, SendMessageError, fresh
 from .deadline import Deadline, wait
-from .protocol import Ack
+from .protocol import Ack, Frame
 from .records import AckError, RejoinGroupFailedArgs
 from .session import Entry, Session
 
@@ -87,6 +87,16 @@ class Sender:
             if connection is not None and entry is not None:
                 connection.drop_claim(entry)
             raise
+        return entry
+
+    def submit_bound_locked(self, frame: Frame, bound: object) -> Entry:
+        """Queue a frame of the conversation ``bound``; the link must be open for writing."""
+        engine = self._engine
+        entry = Entry(frame, None, bound=bound)
+        self.session.submit_bound(entry)
+        engine.receiver.answers_wanted_locked()
+        if engine.connection is not None:
+            engine.connection.kick_locked()
         return entry
 
     def _wait_for_room_locked(self, ack_id: Optional[int], block: Optional[Deadline]) -> None:

@@ -10,6 +10,7 @@ The life of an `Entry`::
                                   written -> done                    fire and forget
     link lost, session recovered:  written, unanswered -> queued again, in front, in order, under the same ack id
     link lost, new session:        the same, or failed as DeliveryUncertain, as the user chose
+    bound to a conversation:       forgotten when it is written, or when the link is lost
 """
 
 from __future__ import annotations
@@ -35,9 +36,14 @@ def _oldest(entries: Iterable[Entry]) -> float:
 
 
 class Entry:
-    """One command on its way. ``restores`` marks the automatic rejoin of that group."""
+    """One command on its way. ``restores`` marks the automatic rejoin of that group.
 
-    __slots__ = ("ack_id", "frame", "future", "join", "queued", "restores", "serial", "size", "written")
+    A *bound* entry is a frame of a conversation (`core.conversations`), which does the rest of the bookkeeping: the
+    session only writes it in its turn. It wants no ack, its bytes are not counted here, nobody waits for its future,
+    and it is forgotten once written, or when the link is lost before that.
+    """
+
+    __slots__ = ("ack_id", "bound", "frame", "future", "join", "queued", "restores", "serial", "size", "written")
 
     def __init__(
         self,
@@ -46,6 +52,7 @@ class Entry:
         *,
         join: Optional[Tuple[str, bool]] = None,
         restores: Optional[str] = None,
+        bound: object = None,
     ) -> None:
         self.frame = frame
         self.ack_id = ack_id
@@ -53,6 +60,7 @@ class Entry:
         self.future = SendFuture(ack_id)
         self.join = join  # (group, True) joins it, (group, False) leaves it, once acknowledged
         self.restores = restores
+        self.bound = bound  # the conversation that it is part of, if any: it does not outlive the link
         self.written = False  # at least once, on any connection: from then on its fate is uncertain
         self.queued = False  # it stands in the queue
         self.serial = 0
@@ -104,6 +112,18 @@ class Session:
         if entry.ack_id is not None:
             self.pending[entry.ack_id] = entry
         self._queue.append(entry)
+
+    def submit_bound(self, entry: Entry) -> None:
+        """Queue a frame of a conversation, behind everything else."""
+        self._serial += 1
+        entry.serial = self._serial
+        entry.queued = True
+        self._queue.append(entry)
+
+    def forget_bound(self, bound: object) -> None:
+        """Drop the frames of one conversation that are not written."""
+        # One assignment: Ctrl-C in between must not lose the others.
+        self._queue = deque(entry for entry in self._queue if entry.bound is not bound)
 
     def retract(self, entry: Entry) -> None:
         """Undo a `submit` that Ctrl-C cut short; nothing for one that was completed."""
@@ -161,7 +181,8 @@ class Session:
             entry.queued = False
             entry.written = True
             if entry.ack_id is None:
-                self._writing.append(entry)
+                if entry.bound is None:
+                    self._writing.append(entry)
             else:
                 self._in_flight.add(entry.ack_id)
             frames.append(entry.frame)
@@ -227,8 +248,12 @@ class Session:
     # --- the link -----------------------------------------------------------------------------------------------------
 
     def link_lost(self) -> List[Entry]:
-        """Stop writing; return the fire-and-forget entries whose writing was cut short (dropped: at most once)."""
+        """Stop writing; return the fire-and-forget entries whose writing was cut short (dropped: at most once).
+
+        Frames of conversations are forgotten: none of them goes to another connection.
+        """
         self.open = False
+        self._queue = deque(entry for entry in self._queue if entry.bound is None)
         self._control.clear()
         self._in_flight.clear()
         return self.wrote()
@@ -280,7 +305,7 @@ class Session:
     def abandon(self) -> List[Entry]:
         """Give up everything (the client stops) and return it; the restore list stays for the next start."""
         left = list(self.pending.values())
-        left += [entry for entry in self._queue if entry.ack_id is None]
+        left += [entry for entry in self._queue if entry.ack_id is None and entry.bound is None]
         left += self._writing
         self.open = False
         self.pending.clear()

@@ -23,7 +23,8 @@ from .connection import Connection
 from .deadline import Deadline, wait
 from .records import DisconnectedArgs, StoppedArgs
 from .states import Reason, State
-from .timers import Due, Timers
+from .timers import Timers
+from .watch import run_timers_locked
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -294,26 +295,12 @@ class Supervisor:
 
     def _watch(self, connection: Connection) -> None:
         """Run the timers until the connection ends or a stop is asked for."""
-        engine, timers = self._engine, connection.timers
+        engine = self._engine
         with self._mutex:
             while not (self.stopping or connection.ended):
-                now = time.monotonic()
-                for due in timers.due(now):
-                    if due is Due.SEQUENCE_ACK:
-                        engine.receiver.queue_sequence_ack_locked(connection)
-                    elif due is Due.PING:
-                        engine.session.control(engine.protocol.ping(), "ping")
-                        timers.pinged(now)
-                        connection.writable.notify()
-                    else:
-                        connection.cause = TransportError(
-                            "nothing received for %.0f s, the connection is taken for dead"
-                            % (now - timers.last_received)
-                        )
-                        connection.ended = True
+                deadline = run_timers_locked(engine, connection)
                 if engine.owner() is None:
                     self.stop_locked(Deadline(0.0))
-                deadline = timers.next_deadline()
                 if not (connection.ended or self.stopping):
                     left = OWNER_CHECK if deadline is None else min(OWNER_CHECK, deadline - time.monotonic())
                     wait(engine.wake, max(0.0, left))
@@ -328,8 +315,10 @@ class Supervisor:
             if engine.connection is connection:  # otherwise stop() was faster and the session is no longer ours
                 engine.connection = None
                 cut_short = engine.session.link_lost()
+                engine.conversations.link_lost_locked()
             cause = connection.cause
         engine.sender.fail_uncertain(cut_short)
+        engine.conversations.settle()
         return cause if cause is not None else TransportError("the connection was given up")
 
     def _goodbye(self, connection: Connection) -> None:
@@ -354,6 +343,7 @@ class Supervisor:
                 left = engine.session.abandon()
                 self.oldest_left = min((entry.serial for entry in left if entry.restores is None), default=float("inf"))
                 engine.supervisor = None
+                engine.conversations.stopped_locked()
                 if engine.state is not State.STOPPED:  # Ctrl-C may end a start() before its first transition
                     engine.move_locked(reason)
                 # After the transition: whoever wakes up here, or listens, finds a stopped client.
@@ -366,6 +356,7 @@ class Supervisor:
         if connection is not None:
             connection.abort()
         engine.sender.abandon(left, failure)
+        engine.conversations.settle()
         self._released.set()
         engine.log_moves()
 
@@ -375,7 +366,9 @@ class Supervisor:
             if self.finished:
                 return  # stop() did not wait for us, and the session may be that of the next run
             engine.resume = None
+            engine.conversations.session_lost_locked()
             connection_id = engine.connection_id or ""
+        engine.conversations.settle()
         self._move(reason)
         will_retry = options.auto_reconnect and options.reconnect_retry.delay(1) is not None
         text = connection.announced or str(cause)
