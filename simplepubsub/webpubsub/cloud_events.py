@@ -11,7 +11,9 @@ import binascii
 import hashlib
 import hmac
 import json
-from typing import Any, Dict, Iterable, Optional, Tuple
+import re
+from typing import Any, Dict, Iterable, Match, Optional, Tuple
+from urllib.parse import unquote_to_bytes
 
 from ..exceptions import InvalidArgument
 from .json_fields import encode_data
@@ -23,10 +25,13 @@ __all__ = [
     "SYSTEM_PREFIX",
     "USER_PREFIX",
     "VERSION",
+    "charset_of",
     "content_type_of",
     "data_type_of",
+    "decode_header_value",
     "decode_payload",
     "decode_state",
+    "encode_header_value",
     "encode_payload",
     "encode_state",
     "signature",
@@ -50,20 +55,62 @@ _CONTENT_TYPES = {
 }
 _DATA_TYPES = {value: key for key, value in _CONTENT_TYPES.items()}
 
+#: Charsets of text and JSON; what the service sends is UTF-8.
+_CHARSETS = {"utf-8": "utf-8", "utf8": "utf-8", "us-ascii": "utf-8", "iso-8859-1": "latin-1", "utf-16": "utf-16"}
+_CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
+
+#: What a header value cannot carry as it stands: controls, "%", everything beyond ASCII, blanks at either end.
+_UNSAFE = re.compile(r"[^\x20-\x24\x26-\x7e]|\A +| +\Z")
+#: The same where blanks and quotes are encoded too.
+_UNSAFE_STRICT = re.compile(r"[^\x21\x23\x24\x26-\x7e]")
+
+
+def encode_header_value(text: str) -> str:
+    """Return ``text`` (a user id, say) as a header carries it: octets of its UTF-8 form percent-encoded where needed.
+
+    CloudEvents' HTTP binding 3.1.3.2, except that blanks and quotes inside stay as they are: the official handlers do
+    not decode, and most names need nothing else. Injective, and no control character gets through.
+    """
+    return _UNSAFE.sub(_percent, text)
+
+
+def decode_header_value(value: str) -> str:
+    """Return the text that a header value stands for.
+
+    Only what an encoder writes is decoded ("jos%C3%A9"); any other percent sign stands for itself, so that the user
+    "adm%69n" of a sender that does not encode is never taken for "admin". Raw UTF-8 is understood too.
+    """
+    try:
+        text = value.encode("latin-1").decode("utf-8")  # how HTTP libraries hand over raw octets
+    except UnicodeError:
+        text = value
+    if "%" in text:
+        try:
+            decoded = unquote_to_bytes(text).decode("utf-8")
+        except UnicodeError:
+            return text
+        if text in (encode_header_value(decoded), _UNSAFE_STRICT.sub(_percent, decoded)):
+            return decoded
+    return text
+
+
+def _percent(match: Match[str]) -> str:
+    return "".join("%%%02X" % octet for octet in match.group().encode("utf-8", "surrogatepass"))
+
 
 def signature(connection_id: str, keys: Iterable[str]) -> str:
     """Return the value of ``ce-signature``: one entry per access key, the primary one first.
 
     It covers the connection id only, neither body nor time (protocol reference 6.4).
     """
-    message = connection_id.encode("utf-8")
+    message = connection_id.encode("utf-8", "replace")
     digests = (hmac.new(key.encode("utf-8"), message, hashlib.sha256).hexdigest() for key in keys)
     return ",".join("sha256=" + digest for digest in digests)
 
 
 def signature_matches(value: Optional[str], connection_id: str, keys: Iterable[str]) -> bool:
     """Return whether any entry of ``ce-signature`` was made with any of ``keys``; compares in constant time."""
-    found = [item.strip().encode("utf-8", "replace") for item in (value or "").split(",")]
+    found = [item.strip().lower().encode("utf-8", "replace") for item in (value or "").split(",")]
     expected = [signature(connection_id, (key,)).encode("ascii") for key in keys]
     matches = [hmac.compare_digest(mine, theirs) for mine in expected for theirs in found]
     return any(matches)
@@ -73,7 +120,7 @@ def encode_state(state: Dict[str, Any]) -> str:
     """Return a connection state as the header carries it. Raises InvalidArgument when it is no JSON object."""
     if not isinstance(state, dict):
         raise InvalidArgument("a connection state must be a dict, not %s" % type(state).__name__)
-    return base64.b64encode(encode_data(state, "json").encode("utf-8")).decode("ascii")
+    return base64.b64encode(encode_data(state, "json").encode("utf-8", "backslashreplace")).decode("ascii")
 
 
 def decode_state(value: Optional[str]) -> Dict[str, Any]:
@@ -103,15 +150,21 @@ def encode_payload(data: Any, data_type: str) -> bytes:
     return encoded.encode("utf-8", "backslashreplace") if data_type == "json" else bytes(data)
 
 
-def decode_payload(body: bytes, data_type: str) -> Any:
-    """Return the data in a body. Raises InvalidArgument for text that is not UTF-8 and JSON that cannot be parsed."""
+def charset_of(content_type: Optional[str]) -> Optional[str]:
+    """Return the codec of a content type: UTF-8 without a charset, None when the charset is not supported."""
+    match = _CHARSET.search(content_type or "")
+    return _CHARSETS.get(match.group(1).lower()) if match else "utf-8"
+
+
+def decode_payload(body: bytes, data_type: str, charset: str = "utf-8") -> Any:
+    """Return the data in a body. Raises InvalidArgument for text that is not in ``charset`` and for what is no JSON."""
     if data_type not in ("text", "json"):
         return bytes(body)
     try:
-        text = body.decode("utf-8")
+        text = body.decode(charset)
         return text if data_type == "text" else json.loads(text, parse_constant=_reject)
     except (ValueError, RecursionError) as error:
-        form = "UTF-8 text" if data_type == "text" else "JSON"
+        form = charset.upper() + " text" if data_type == "text" else "JSON"
         raise InvalidArgument("the body is not %s: %s" % (form, error)) from None
 
 

@@ -1,0 +1,78 @@
+"""Mount an event handler as a WSGI application or middleware (PEP 3333): Flask, Django, any WSGI server."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List
+
+from .event_answers import Answer, answer_text
+from .event_reading import Headers
+
+if TYPE_CHECKING:
+    from .event_handler import EventHandler
+
+__all__ = ["WsgiApp", "answer_stream", "answer_wsgi", "wsgi_middleware"]
+
+WsgiApp = Callable[[Dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+def answer_wsgi(handler: "EventHandler", environ: Dict[str, Any], start_response: Callable[..., Any]) -> List[bytes]:
+    """Answer one request."""
+    headers = {key[5:].replace("_", "-"): value for key, value in environ.items() if key.startswith("HTTP_")}
+    if environ.get("CONTENT_TYPE"):
+        headers["Content-Type"] = environ["CONTENT_TYPE"]
+    length = environ.get("CONTENT_LENGTH") or ""
+    # Without a length reading may block for ever, unless the server says that it marks the end.
+    if not length and environ.get("wsgi.input_terminated"):
+        length = "chunked"
+    method = environ["REQUEST_METHOD"]
+    status, answered, content = answer_stream(handler, method, headers, environ["wsgi.input"].read, length)
+    if method == "HEAD":
+        content = b""
+    pairs = list(answered.items())
+    if status != 204:
+        pairs.append(("Content-Length", str(len(content))))
+    start_response("%d %s" % (status, reason_phrase(status)), pairs)
+    return [content] if content else []
+
+
+def answer_stream(
+    handler: "EventHandler", method: str, headers: Headers, read: Callable[[int], bytes], length: str
+) -> Answer:
+    """Return the answer to a request whose body is still to be read, of which no more is read than is needed.
+
+    ``length`` is the header Content-Length: "" is a request without a body, and anything that is no number (a chunked
+    one) is read to its end.
+    """
+    known = length.isdigit()
+    limit = handler.max_body_bytes + 1  # one more than allowed, which the handler refuses
+    missing = min(int(length), limit) if known else limit if length else 0
+    pieces: List[bytes] = []
+    while missing > 0:
+        piece = read(missing)
+        if not piece:
+            break
+        pieces.append(piece)
+        missing -= len(piece)
+    if known and missing:
+        return answer_text(400, "the body ended early")
+    return handler.handle(method, headers, b"".join(pieces))
+
+
+def reason_phrase(status: int) -> str:
+    """Return the words of a status line; a status that has none of its own keeps its class's."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Client Error" if status < 500 else "Server Error"
+
+
+def wsgi_middleware(handler: "EventHandler", app: WsgiApp) -> WsgiApp:
+    """Return an application that answers requests below ``handler.path`` and passes the others on to ``app``."""
+
+    def route(environ: Dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if handler.is_mine(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")):
+            return answer_wsgi(handler, environ, start_response)
+        return app(environ, start_response)
+
+    return route
