@@ -27,7 +27,8 @@ from .hub import POLICY, RecoveryRefused, hub_of
 from .permissions import Permissions
 from .pump import Pump
 from .tokens import Claims, TokenRejected, Tokens
-from .wire import WIRES, RawMode, RawWire, Wire
+from .wire import RawMode, RawWire, Wire
+from .wires import WireUnavailable, choose, find_wire
 
 __all__ = ["ClientEndpoint", "Refused", "check_hub_name"]
 
@@ -115,6 +116,9 @@ class ClientEndpoint:
             if "awps_connection_id" in request.query and "awps_reconnection_token" in request.query:
                 return self._recover(request, accept, hub, offered)
             return await self._connect(request, accept, name, offered)
+        except WireUnavailable as error:
+            log.error("refused a client: %s", error)
+            return web.Response(status=501, text=str(error))
         except Refused as error:
             log.warning("refused a client with %d: %s", error.status, error)
             return web.Response(status=error.status, text=str(error))
@@ -136,8 +140,8 @@ class ClientEndpoint:
         identity = await self._identify(request, claims, name.lower(), connection_id, offered)
         chosen = identity.subprotocol
         if chosen is None:
-            chosen = next((item for item in offered if item.lower() in WIRES), None)
-        wire: Wire = WIRES.get((chosen or "").lower()) or RawWire(mode, chosen)
+            chosen = choose(offered)
+        wire: Wire = find_wire(chosen) or RawWire(mode, chosen)
         connection = self._upgrade(request, accept, chosen)
         hub = hub_of(self._pump.work, name)
         session = hub.connect(
@@ -213,9 +217,8 @@ class ClientEndpoint:
         # Not `hub_of`: whoever asks has proved nothing yet, and must not be able to make hubs.
         found = pump.work.hubs.get(hub)
         retained = None if found is None else found.sessions.get(connection_id)
-        supported = [item for item in offered if item.lower() in WIRES]
-        chosen = supported[0] if supported else None
-        if retained is not None and retained.wire.subprotocol in supported:
+        chosen = choose(offered)
+        if retained is not None and retained.wire.subprotocol in offered:
             chosen = retained.wire.subprotocol  # the original one is kept, whatever else is offered
         connection = self._upgrade(request, accept, chosen)
         try:

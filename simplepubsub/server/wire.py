@@ -2,7 +2,7 @@
 
 One `Wire` per subprotocol. A data message is serialised once per *form* (JSON text, raw payload), however many
 receivers it has: `Outgoing` holds it, a `Packed` is its encoded form, and receivers with the same sequence id even
-share the bytes. A further wire format is one more `Wire` in `WIRES` and one more `Packed`.
+share the bytes. A further wire format is one more `Wire` in `wires` and one more `Packed`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..webpubsub.messages import (
     StreamInfo,
 )
 
-__all__ = ["JSON", "JSON_RELIABLE", "Outgoing", "Packed", "RawMode", "RawWire", "WIRES", "Wire"]
+__all__ = ["JSON", "JSON_RELIABLE", "Outgoing", "Packed", "RawMode", "RawWire", "Wire"]
 
 #: Frames that are answered before what the same connection sent earlier and waits: this long at most, in characters.
 _MAX_URGENT = 80
@@ -251,6 +251,3 @@ class RawWire(Wire):
 
 JSON = Wire("json.webpubsub.azure.v1", False)
 JSON_RELIABLE = Wire("json.reliable.webpubsub.azure.v1", True)
-
-#: The subprotocols that the server speaks, by name; anything else makes a simple client.
-WIRES: Dict[str, Wire] = {str(wire.subprotocol): wire for wire in (JSON, JSON_RELIABLE)}
