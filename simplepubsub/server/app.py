@@ -30,8 +30,11 @@ from .handlers import Dispatcher, Handler, Handlers
 from .limits import Limits
 from .listener import Acceptor, listen, printable_host
 from .loop import LoopThread, breathe
+from .paging import Cursors
 from .permissions import ALL_ROLES
 from .pump import Pump
+from .rest import RestEndpoint
+from .rest_operations import Backend
 from .tokens import DEVELOPMENT_ACCESS_KEY, Tokens
 from .work import Work
 from .workers import Workers
@@ -274,9 +277,11 @@ class Server:
         app = web.Application()
         for path in ("/client/hubs/{hub}", "/client", "/client/"):
             app.router.add_route("*", path, endpoint.handle)
-        app.router.add_route("GET", "/api/health", _health)
-        app.router.add_route("HEAD", "/api/health", _health)
-        runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        backend = Backend(self._pump, self._tokens, Cursors(self._access_key), self.endpoint)
+        rest = RestEndpoint(backend, self.faults.thawed)
+        app.router.add_route("*", "/api/{path:.*}", rest.handle)
+        # Bodies that come compressed are refused, so nobody need unpack them.
+        runner = web.AppRunner(app, access_log=None, handle_signals=False, auto_decompress=False)
         await runner.setup()
         http: Any = runner.server
         acceptor = Acceptor(loop, listener, http, self._ssl)
@@ -286,6 +291,7 @@ class Server:
         finally:
             await acceptor.stop()
             endpoint.stop()
+            rest.stop()
             await self._close_all()
             self._pump.stop()
             await http.shutdown(_GOODBYE)
@@ -319,8 +325,3 @@ class Server:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
-
-
-async def _health(request: web.Request) -> web.Response:
-    return web.Response(text="")
-

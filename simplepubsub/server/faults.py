@@ -113,12 +113,16 @@ class Faults:
         """Let a handshake pass, late while frozen. Raises Refused while connections are refused."""
         from .endpoint import Refused
 
-        if self._thawed is not None:
-            await self._thawed.wait()
+        await self.thawed()
         if self._refuse_connections is None or self._refuse_connections > 0:
             if self._refuse_connections is not None:
                 self._refuse_connections -= 1
             raise Refused(self._refuse_status, "connections are refused by server.faults")
+
+    async def thawed(self) -> None:
+        """Wait while frozen: what a REST request does before it is looked at."""
+        if self._thawed is not None:
+            await self._thawed.wait()
 
     def take_refused_recovery(self) -> bool:
         """Return whether this recovery is to be refused, and count it."""
