@@ -65,6 +65,7 @@ def test_errors_with_a_builtin_twin_are_caught_as_it() -> None:
     twins = {name: found for name, found in remarks.items() if found}
     assert twins == {
         "ConnectTimeout": ["TimeoutError"], "AckTimeout": ["TimeoutError"], "ReceiveTimeout": ["TimeoutError"],
+        "InvocationTimeout": ["TimeoutError"], "StreamTimeout": ["TimeoutError"],
         "FlushTimeout": ["TimeoutError"], "InvalidArgument": ["ValueError"], "ClientStateError": ["RuntimeError"],
         "ServiceTimeout": ["TimeoutError"],
     }
@@ -101,6 +102,18 @@ EXAMPLES: List[Tuple[Type[Any], Dict[str, Any], Dict[str, Any]]] = [
     (AckTimeout, {}, {"written": True}),
     (exceptions.DeliveryUncertain, {"ack_id": 7}, {"ack_id": 7}),
     (exceptions.OutboxFull, {"ack_id": None}, {"ack_id": None}),
+    (exceptions.InvocationError, {}, {"invocation_id": "", "name": "", "message": ""}),
+    (exceptions.InvocationError, {"invocation_id": "7", "name": "BadRequest", "message": "no"},
+     {"invocation_id": "7", "name": "BadRequest", "message": "no"}),
+    (exceptions.InvocationTimeout, {"invocation_id": "7"}, {"invocation_id": "7", "written": True}),
+    (exceptions.InvocationLost, {"invocation_id": "7"}, {"invocation_id": "7"}),
+    (exceptions.StreamFailed, {}, {"stream_id": "", "name": "", "message": "", "user_error_code": None}),
+    (exceptions.StreamFailed, {"stream_id": "s", "name": "UserError", "message": "no", "user_error_code": "E1"},
+     {"stream_id": "s", "name": "UserError", "message": "no", "user_error_code": "E1"}),
+    (exceptions.StreamRefused, {"name": "Forbidden"}, {"name": "Forbidden"}),
+    (exceptions.StreamLost, {"stream_id": "s"}, {"stream_id": "s"}),
+    (exceptions.StreamGap, {"expected": 2, "received": 4, "stream_id": "s"}, {"expected": 2, "received": 4}),
+    (exceptions.StreamTimeout, {"stream_id": "s"}, {"stream_id": "s"}),
     (exceptions.ReceiveTimeout, {}, {}),
     (FlushTimeout, {"unacked": 3}, {"unacked": 3}),
     (exceptions.InboxOverflow, {}, {}),

@@ -15,6 +15,14 @@
     |   +-- AckTimeout                    no answer in time (also a builtin TimeoutError)
     |   +-- DeliveryUncertain             sent, but the session that would have answered is gone
     |   +-- OutboxFull                    nothing was queued: the outbox is full
+    +-- InvocationError                   one invocation failed                 .invocation_id .name .message
+    |   +-- InvocationTimeout             no answer in time (also a builtin TimeoutError)     .written
+    |   +-- InvocationLost                sent, but the connection that would have answered is gone
+    +-- StreamFailed                      a stream ended in an error       .stream_id .name .message .user_error_code
+    |   +-- StreamRefused                 the service did not open it
+    |   +-- StreamLost                    the session that it belonged to is gone
+    |   +-- StreamGap                     fragments are missing                 .expected .received
+    +-- StreamTimeout                     a stream did not get on in time (also a builtin TimeoutError)     .stream_id
     +-- ReceiveTimeout                    nothing arrived in time (also a builtin TimeoutError)
     +-- FlushTimeout                      sends still unanswered (also a builtin TimeoutError)   .unacked
     +-- InboxOverflow                     nobody reads what arrives
@@ -47,46 +55,31 @@ new instance; the recorded first cause is its ``__cause__``. No message contains
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional, Tuple, Type, TypeVar
+from typing import Any, Optional
+
+from .base import SimplePubSubError
+from .base import fresh as fresh
+from .conversations import (
+    InvocationError,
+    InvocationLost,
+    InvocationTimeout,
+    StreamFailed,
+    StreamGap,
+    StreamLost,
+    StreamRefused,
+    StreamTimeout,
+)
 
 __all__ = [
     "AckTimeout", "AuthenticationError", "ClientStateError", "ClientStopped", "ConnectError", "ConnectTimeout",
     "ConnectionClosed", "DeliveryUncertain", "FlushTimeout", "ForkedError", "HandshakeRejected", "InboxOverflow",
-    "InvalidArgument", "MessageTooLarge", "MessagesLost", "OpenClientError", "OutboxFull", "ReceiveTimeout",
-    "RefuseConnection", "RefuseEvent", "RemoteProtocolError", "SendMessageError", "ServerError",
-    "ServiceAuthenticationError", "ServiceConflict", "ServiceConnectionError", "ServiceError", "ServiceForbidden",
-    "ServiceNotFound", "ServicePayloadTooLarge", "ServiceResponseError", "ServiceThrottled", "ServiceTimeout",
-    "ServiceUnavailable", "SimplePubSubError", "SubprotocolRefused", "TransportClosed", "TransportError",
+    "InvalidArgument", "InvocationError", "InvocationLost", "InvocationTimeout", "MessageTooLarge", "MessagesLost",
+    "OpenClientError", "OutboxFull", "ReceiveTimeout", "RefuseConnection", "RefuseEvent", "RemoteProtocolError",
+    "SendMessageError", "ServerError", "ServiceAuthenticationError", "ServiceConflict", "ServiceConnectionError",
+    "ServiceError", "ServiceForbidden", "ServiceNotFound", "ServicePayloadTooLarge", "ServiceResponseError",
+    "ServiceThrottled", "ServiceTimeout", "ServiceUnavailable", "SimplePubSubError", "StreamFailed", "StreamGap",
+    "StreamLost", "StreamRefused", "StreamTimeout", "SubprotocolRefused", "TransportClosed", "TransportError",
 ]
-
-_Error = TypeVar("_Error", bound=BaseException)
-
-
-def fresh(error: _Error) -> _Error:
-    """Return a new instance equal to ``error`` and chained to it.
-
-    One recorded cause may be raised to many callers; sharing one instance would grow its traceback with every raise
-    and keep all their frames alive.
-    """
-    copy = _rebuild(type(error), error.args, error.__dict__)
-    copy.__cause__ = error
-    return copy
-
-
-def _rebuild(kind: Type[_Error], args: Tuple[Any, ...], attributes: Dict[str, Any]) -> _Error:
-    error = kind.__new__(kind, *args)
-    error.args = args
-    error.__dict__.update(attributes)
-    return error
-
-
-class SimplePubSubError(Exception):
-    """Base of every error of this package. Instances can be pickled, so they may leave a worker process."""
-
-    def __reduce__(self) -> Any:
-        # The default calls the class with ``args``, which fails where keywords are required.
-        return _rebuild, (type(self), self.args, self.__dict__)
-
 
 class ConnectError(SimplePubSubError):
     """A connection could not be made; ``str()`` names the step that failed, the value, and what to do next.
