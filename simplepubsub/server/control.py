@@ -1,20 +1,18 @@
 """Sending and managing from inside the process: what REST offers to other processes, as plain blocking calls.
 
 ``server.hub("chat").send_to_all("hello")``. Any thread may call, handlers included. A call returns when the hub has
-carried it out; the bytes leave right after.
+carried it out; the bytes leave right after. What the calls do is in `operations`, which REST uses as well.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
-from ..exceptions import InvalidArgument, RemoteProtocolError
-from ..webpubsub.messages import MAX_GROUP_NAME
+from ..exceptions import InvalidArgument
+from . import operations
 from .handlers import outgoing
-from .hub import NORMAL, Hub, hub_of
-from .permissions import JOIN_LEAVE, SEND
+from .operations import PERMISSIONS, Selection, check_group
 from .session import Session
-from .wire import Outgoing
 
 if TYPE_CHECKING:
     from .app import Server
@@ -51,9 +49,11 @@ class HubControl:
     """One hub of an embedded server, for the process that runs it. Safe from any thread.
 
     ``data_type`` is "text", "json", "binary" or None, which infers it from str, bytes-like or anything else;
-    ``excluded`` are connection ids; a message older than ``ttl_seconds`` (0: no limit) is not replayed to a client that
-    comes back. Sending to somebody who is not there is no error. Every call raises ServerError when the server does not
-    run, and InvalidArgument (MessageTooLarge) for data that cannot be sent.
+    ``excluded`` are connection ids; ``filter`` is a condition that a connection must meet, in the language of the data
+    plane (``"'quiet' in groups and not (userId eq null)"``); a message that could not be handed to a receiver's socket
+    within ``ttl_seconds`` (0: no limit) is dropped for it. Sending to somebody who is not there is no error. Every call
+    raises ServerError when the server does not run, and InvalidArgument for arguments that cannot be (MessageTooLarge,
+    FilterError).
     """
 
     def __init__(self, server: "Server", name: str) -> None:
@@ -63,10 +63,16 @@ class HubControl:
     # --- sending ------------------------------------------------------------------------------------------------------
 
     def send_to_all(
-        self, data: Any, data_type: Optional[str] = None, *, excluded: Iterable[str] = (), ttl_seconds: float = 0
+        self,
+        data: Any,
+        data_type: Optional[str] = None,
+        *,
+        excluded: Iterable[str] = (),
+        filter: Optional[str] = None,
+        ttl_seconds: float = 0,
     ) -> None:
         """Send to every connection of the hub, as a message from the server."""
-        self._send(lambda hub: hub.sessions.values(), None, data, data_type, excluded, ttl_seconds)
+        self._send(self._select("hub", "", excluded, filter), None, data, data_type, ttl_seconds)
 
     def send_to_group(
         self,
@@ -75,11 +81,12 @@ class HubControl:
         data_type: Optional[str] = None,
         *,
         excluded: Iterable[str] = (),
+        filter: Optional[str] = None,
         ttl_seconds: float = 0,
     ) -> None:
         """Send to every member of a group, as a message from that group without a user id."""
-        _check_group(group)
-        self._send(lambda hub: hub.groups.get(group, ()), group, data, data_type, excluded, ttl_seconds)
+        check_group(group)
+        self._send(self._select("group", group, excluded, filter), group, data, data_type, ttl_seconds)
 
     def send_to_user(
         self,
@@ -88,127 +95,117 @@ class HubControl:
         data_type: Optional[str] = None,
         *,
         excluded: Iterable[str] = (),
+        filter: Optional[str] = None,
         ttl_seconds: float = 0,
     ) -> None:
         """Send to every connection of a user, as a message from the server."""
-        self._send(lambda hub: hub.users.get(user_id, ()), None, data, data_type, excluded, ttl_seconds)
+        self._send(self._select("user", user_id, excluded, filter), None, data, data_type, ttl_seconds)
 
     def send_to_connection(
         self, connection_id: str, data: Any, data_type: Optional[str] = None, *, ttl_seconds: float = 0
     ) -> None:
         """Send to one connection, as a message from the server."""
-        self._send(lambda hub: _one(hub, connection_id), None, data, data_type, (), ttl_seconds)
+        self._send(self._select("connection", connection_id), None, data, data_type, ttl_seconds)
 
     def _send(
-        self,
-        receivers: Callable[[Hub], Iterable[Session]],
-        group: Optional[str],
-        data: Any,
-        data_type: Optional[str],
-        excluded: Iterable[str],
-        ttl: float,
+        self, selection: Selection, group: Optional[str], data: Any, data_type: Optional[str], ttl: float
     ) -> None:
         server = self._server
         message = outgoing(group, None, data, data_type, server.limits.max_message_bytes, ttl)
-        left_out = frozenset(excluded)
-        server._wait(self._deliver(receivers, message, left_out))
 
-    async def _deliver(
-        self, receivers: Callable[[Hub], Iterable[Session]], message: Outgoing, left_out: "frozenset[str]"
-    ) -> None:
-        pump = self._server._pump
-        hub = hub_of(pump.work, self.name)
-        await pump.uncongested(lambda: receivers(hub))
-        chosen = [session for session in receivers(hub) if session.connection_id not in left_out]
-        try:
-            hub.deliver(chosen, message, pump.loop.time())
-        except RemoteProtocolError as error:
-            raise InvalidArgument(str(error)) from error
-        pump.wake()
+        async def publish() -> int:
+            return await operations.publish(server._pump, selection, message)
+
+        server._wait(publish())
 
     # --- groups -------------------------------------------------------------------------------------------------------
 
     def add_connection_to_group(self, group: str, connection_id: str) -> bool:
         """Make a connection a member of a group; return False if there is no such connection."""
-        _check_group(group)
-        return self._each(lambda hub: _one(hub, connection_id), lambda hub, session: hub.join(session, group)) > 0
+        return self._do(operations.join, self._select("connection", connection_id), [check_group(group)]) > 0
 
     def remove_connection_from_group(self, group: str, connection_id: str) -> None:
         """End the membership of a connection, if there is one."""
-        self._each(lambda hub: _one(hub, connection_id), lambda hub, session: hub.leave(session, group))
+        self._do(operations.leave, self._select("connection", connection_id), [group])
 
     def remove_connection_from_all_groups(self, connection_id: str) -> None:
         """End every membership of a connection."""
-        self._each(lambda hub: _one(hub, connection_id), _leave_all)
+        self._do(operations.leave, self._select("connection", connection_id))
 
     def add_user_to_group(self, group: str, user_id: str) -> bool:
         """Make the present connections of a user members of a group; return False if there are none."""
-        _check_group(group)
-        return self._each(lambda hub: hub.users.get(user_id, ()), lambda hub, session: hub.join(session, group)) > 0
+        return self._do(operations.join, self._select("user", user_id), [check_group(group)]) > 0
 
     def remove_user_from_group(self, group: str, user_id: str) -> None:
         """End the memberships of a user's connections in a group."""
-        self._each(lambda hub: hub.users.get(user_id, ()), lambda hub, session: hub.leave(session, group))
+        self._do(operations.leave, self._select("user", user_id), [group])
 
     def remove_user_from_all_groups(self, user_id: str) -> None:
         """End every membership of a user's connections."""
-        self._each(lambda hub: hub.users.get(user_id, ()), _leave_all)
+        self._do(operations.leave, self._select("user", user_id))
+
+    def add_connections_to_groups(self, groups: Sequence[str], filter: Optional[str] = None) -> int:
+        """Make all connections, or those that meet ``filter``, members of all ``groups``; return how many they are."""
+        return self._do(operations.join, self._select("hub", "", (), filter), _checked(groups))
+
+    def remove_connections_from_groups(self, groups: Sequence[str], filter: Optional[str] = None) -> int:
+        """End the memberships of all connections, or those that meet ``filter``; return how many connections."""
+        return self._do(operations.leave, self._select("hub", "", (), filter), _checked(groups))
 
     # --- closing ------------------------------------------------------------------------------------------------------
 
     def close_connection(self, connection_id: str, reason: str = "") -> None:
         """Close a connection with 1000; a PubSub client first gets a disconnected message with the reason."""
-        self._close(lambda hub: _one(hub, connection_id), reason, ())
+        self._do(operations.close, self._select("connection", connection_id), reason)
 
-    def close_all_connections(self, reason: str = "", *, excluded: Iterable[str] = ()) -> None:
+    def close_all_connections(
+        self, reason: str = "", *, excluded: Iterable[str] = (), filter: Optional[str] = None
+    ) -> None:
         """Close every connection of the hub as `close_connection` does."""
-        self._close(lambda hub: hub.sessions.values(), reason, excluded)
+        self._do(operations.close, self._select("hub", "", excluded, filter), reason)
 
-    def close_group_connections(self, group: str, reason: str = "", *, excluded: Iterable[str] = ()) -> None:
+    def close_group_connections(
+        self, group: str, reason: str = "", *, excluded: Iterable[str] = (), filter: Optional[str] = None
+    ) -> None:
         """Close every connection of a group as `close_connection` does."""
-        self._close(lambda hub: hub.groups.get(group, ()), reason, excluded)
+        self._do(operations.close, self._select("group", group, excluded, filter), reason)
 
-    def close_user_connections(self, user_id: str, reason: str = "", *, excluded: Iterable[str] = ()) -> None:
+    def close_user_connections(
+        self, user_id: str, reason: str = "", *, excluded: Iterable[str] = (), filter: Optional[str] = None
+    ) -> None:
         """Close every connection of a user as `close_connection` does."""
-        self._close(lambda hub: hub.users.get(user_id, ()), reason, excluded)
-
-    def _close(self, chosen: Callable[[Hub], Iterable[Session]], reason: str, excluded: Iterable[str]) -> None:
-        left_out = frozenset(excluded)
-
-        def close(hub: Hub, session: Session) -> None:
-            if session.connection_id not in left_out:
-                hub.end(session, NORMAL, reason, announce=reason)
-
-        self._each(chosen, close)
+        self._do(operations.close, self._select("user", user_id, excluded, filter), reason)
 
     # --- questions and rights -----------------------------------------------------------------------------------------
 
-    def connections(self, *, group: Optional[str] = None, user_id: Optional[str] = None) -> List[ConnectionInfo]:
+    def connections(
+        self, *, group: Optional[str] = None, user_id: Optional[str] = None, filter: Optional[str] = None
+    ) -> List[ConnectionInfo]:
         """Return the connections of the hub, a group or a user, ordered by id, those that wait to recover included."""
+        selection = self._select("hub" if group is None else "group", group or "", (), filter)
 
         def look() -> List[ConnectionInfo]:
-            hub = hub_of(self._server._pump.work, self.name)
-            found: Iterable[Session] = hub.sessions.values()
-            if group is not None:
-                found = hub.groups.get(group, ())
-            if user_id is not None:
-                found = [session for session in found if session.user_id == user_id]
-            return sorted(connection_info(session) for session in found)
+            found = selection.sessions(self._server._pump.work)
+            return sorted(connection_info(item) for item in found if user_id is None or item.user_id == user_id)
 
         result: List[ConnectionInfo] = self._server._call(look)
         return result
 
     def connection_exists(self, connection_id: str) -> bool:
         """Return whether there is such a connection."""
-        return self._each(lambda hub: _one(hub, connection_id), _nothing) > 0
+        return self._exists("connection", connection_id)
 
     def group_exists(self, group: str) -> bool:
         """Return whether the group has a member."""
-        return self._each(lambda hub: hub.groups.get(group, ()), _nothing) > 0
+        return self._exists("group", group)
 
     def user_exists(self, user_id: str) -> bool:
         """Return whether the user has a connection."""
-        return self._each(lambda hub: hub.users.get(user_id, ()), _nothing) > 0
+        return self._exists("user", user_id)
+
+    def _exists(self, kind: str, name: str) -> bool:
+        selection = self._select(kind, name)
+        return bool(self._server._call(lambda: selection.sessions(self._server._pump.work)))
 
     def grant_permission(self, permission: str, connection_id: str, group: str) -> bool:
         """Allow "joinLeaveGroup" or "sendToGroup" for exactly ``group``; return False without such a connection.
@@ -226,51 +223,34 @@ class HubControl:
         return self._permit(permission, connection_id, group, "check")
 
     def _permit(self, permission: str, connection_id: str, group: str, action: str) -> bool:
-        if permission not in (JOIN_LEAVE, SEND):
-            raise InvalidArgument("permission must be %r or %r, not %r" % (JOIN_LEAVE, SEND, permission))
-        _check_group(group)
-        answers: Dict[str, bool] = {}
-
-        def act(hub: Hub, session: Session) -> None:
-            answers["done"] = getattr(session.permissions, action)(permission, group)
-
-        found = self._each(lambda hub: _one(hub, connection_id), act) > 0
-        if action != "check" and found and not answers["done"]:
+        if permission not in PERMISSIONS:
+            raise InvalidArgument("permission must be %s, not %r" % (" or ".join(map(repr, PERMISSIONS)), permission))
+        check_group(group)
+        server = self._server
+        answer: Optional[bool] = server._call(
+            lambda: operations.permit(server._pump, self.name, connection_id, action, permission, group)
+        )
+        if answer is False and action != "check":
             raise InvalidArgument("the connection has as many permissions as it can have")
-        return found and answers["done"]
+        return bool(answer)
 
-    def _each(self, chosen: Callable[[Hub], Iterable[Session]], act: Callable[[Hub, Session], None]) -> int:
-        """Act on the chosen sessions, on the server's loop, and return how many there were."""
+    # --- the loop -----------------------------------------------------------------------------------------------------
 
-        def run() -> int:
-            pump = self._server._pump
-            hub = hub_of(pump.work, self.name)
-            sessions = list(chosen(hub))
-            for session in sessions:
-                act(hub, session)
-            pump.wake()
-            return len(sessions)
+    def _select(
+        self, kind: str, name: str, excluded: Iterable[str] = (), filter: Optional[str] = None
+    ) -> Selection:
+        return Selection(self.name, kind, name, excluded=excluded, filter=filter)
 
-        return int(self._server._call(run))
+    def _do(self, operation: Callable[..., int], selection: Selection, *args: Any) -> int:
+        """Carry out one of `operations` on the server's loop, and return how many connections it found."""
+        count: int = self._server._call(lambda: operation(self._server._pump, selection, *args))
+        return count
 
     def __repr__(self) -> str:
         return "<HubControl %s of %r>" % (self.name, self._server)
 
 
-def _one(hub: Hub, connection_id: str) -> Tuple[Session, ...]:
-    session = hub.sessions.get(connection_id)
-    return () if session is None else (session,)
-
-
-def _leave_all(hub: Hub, session: Session) -> None:
-    for group in list(session.groups):
-        hub.leave(session, group)
-
-
-def _nothing(hub: Hub, session: Session) -> None:
-    """Do nothing: the caller only counts."""
-
-
-def _check_group(group: str) -> None:
-    if not isinstance(group, str) or not group.strip() or len(group) > MAX_GROUP_NAME:
-        raise InvalidArgument("group must have 1 to %d characters, not be %s" % (MAX_GROUP_NAME, ascii(group)[:60]))
+def _checked(groups: Sequence[str]) -> List[str]:
+    if isinstance(groups, str):
+        raise InvalidArgument("groups must be a sequence of str, not a str")
+    return [check_group(group) for group in groups]
