@@ -244,7 +244,7 @@ def server(session_server: Any) -> Iterator[Any]:
     handlers = session_server._handlers
     table = handlers._table
     yield session_server
-    handlers._table = table  # reset() keeps handlers, and the next test must not meet those of this one
+    handlers.restore(table)  # reset() keeps handlers, and the next test must not meet those of this one
 
 
 @pytest.fixture

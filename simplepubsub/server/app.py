@@ -24,18 +24,21 @@ except ImportError as error:
 from ..exceptions import InvalidArgument, ServerError
 from .connection import Connection
 from .control import ConnectionInfo, HubControl, connection_info
+from .dispatcher import Dispatcher
 from .endpoint import ClientEndpoint, check_hub_name
 from .faults import Faults
-from .handlers import Dispatcher, Handler, Handlers
 from .limits import Limits
 from .listener import Acceptor, listen, printable_host
 from .loop import LoopThread, breathe
 from .paging import Cursors
 from .permissions import ALL_ROLES
 from .pump import Pump
+from .registration import Registration
 from .rest import RestEndpoint
 from .rest_operations import Backend
 from .tokens import DEVELOPMENT_ACCESS_KEY, Tokens
+from .upstream import Upstream
+from .upstream_validation import Timing
 from .work import Work
 from .workers import Workers
 
@@ -50,7 +53,7 @@ _GOODBYE = 0.25
 _HANDLER_THREADS = 16
 
 
-class Server:
+class Server(Registration):
     """An embedded Web PubSub service; ``with Server() as server:`` listens on a free port of this machine.
 
     ``port`` 0 picks a free one. ``access_key`` (at least 32 bytes) signs and checks tokens; ``secondary_key`` only
@@ -94,7 +97,7 @@ class Server:
         self._recovery_window = recovery_window
         self._allow_anonymous = allow_anonymous
         self._development = DEVELOPMENT_ACCESS_KEY in (access_key, secondary_key) and not allow_public_development_key
-        self._handlers = Handlers()
+        super().__init__()
         #: Misbehaviour on demand, see `Faults`.
         self.faults = Faults(self)
         self._lock = threading.Lock()  # start() and stop(), one at a time
@@ -107,6 +110,9 @@ class Server:
         self._stopping: "asyncio.Event"
         self._workers: Workers
         self._pump: Pump
+        self._endpoint: ClientEndpoint
+        self._dispatcher: Dispatcher
+        self._upstream_timing = Timing()
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -152,14 +158,16 @@ class Server:
         """
         if handlers:
             self._handlers.clear()
-        self._call(self._reset)
+        self._wait(self._reset())
 
-    def _reset(self) -> None:
+    async def _reset(self) -> None:
         self.faults.clear_now()
         for connection in list(self._pump.connections):
             connection.session = None
             connection.abort()
+        self._endpoint.stop()
         self._pump.work.clear()
+        await self._dispatcher.reset()
 
     # --- addresses ----------------------------------------------------------------------------------------------------
 
@@ -201,24 +209,6 @@ class Server:
             self.endpoint + path, user_id=user_id, roles=roles, groups=groups, minutes_to_expire=minutes_to_expire
         )
         return "ws%s%s?access_token=%s" % (self.endpoint[len("http") :], path, token)
-
-    # --- handlers -----------------------------------------------------------------------------------------------------
-
-    def on(self, event: str, hub: Optional[str] = None, handler: Optional[Handler] = None) -> Any:
-        """Register the handler of an event, for one hub or for all; use it as a call or as a decorator.
-
-        Events: "connect" (gets a `ConnectRequest`; may return a `ConnectReply` or raise `RefuseConnection`),
-        "connected", "disconnected", "message" (all frames of simple clients), any other user event, and "*" for those
-        without a handler of their own. They get a `ClientEvent`. What a user event's handler returns (str, bytes or any
-        JSON value) is sent to the client before the ack; an exception makes the ack fail with InternalServerError. The
-        handler registered last wins. Handlers may block, and run in threads of the server.
-        """
-        if handler is None:
-            return lambda function: self.on(event, hub, function)
-        if hub is not None:
-            check_hub_name(hub)
-        self._handlers.on(event, hub, handler)
-        return handler
 
     def hub(self, name: str) -> HubControl:
         """Return the means to send to, and to manage, the connections of a hub from this process."""
@@ -269,9 +259,13 @@ class Server:
         self._stopping = asyncio.Event()
         self._workers = Workers(_HANDLER_THREADS, "simplepubsub-handler")
         work = Work(self.limits, self._recovery_window)
-        dispatcher = Dispatcher(loop, self._handlers, self._workers, work, self._progress)
+        work.presence = self._handlers.presence
+        origin = self.endpoint.partition("://")[2]
+        keys = self._tokens.keys
+        upstream = Upstream(loop, self._workers, origin, keys, self.limits.max_message_bytes, self._upstream_timing)
+        dispatcher = self._dispatcher = Dispatcher(loop, self._handlers, self._workers, work, self._progress, upstream)
         self._pump = Pump(loop, work, dispatcher.dispatch, keep_alive_interval=self._keep_alive_interval)
-        endpoint = ClientEndpoint(
+        endpoint = self._endpoint = ClientEndpoint(
             self._pump, self._tokens, dispatcher, self.faults, self._audiences, self._allow_anonymous
         )
         app = web.Application()
@@ -293,7 +287,9 @@ class Server:
             endpoint.stop()
             rest.stop()
             await self._close_all()
+            await upstream.drained(_GOODBYE)
             self._pump.stop()
+            await dispatcher.reset()
             await http.shutdown(_GOODBYE)
             await runner.cleanup()
             await breathe()

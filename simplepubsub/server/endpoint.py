@@ -14,6 +14,7 @@ import hashlib
 import logging
 import re
 import secrets
+import ssl
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from aiohttp import web
@@ -21,12 +22,14 @@ from aiohttp import web
 from ..exceptions import InvalidArgument
 from ..webpubsub.messages import MAX_GROUP_NAME
 from .connection import WRITE_HIGH, WRITE_LOW, Connection
+from .dispatcher import Dispatcher
 from .faults import Faults
-from .handlers import ConnectRequest, Dispatcher, RefuseConnection
+from .handlers import ClientCertificate, ConnectRequest, RefuseConnection
 from .hub import POLICY, RecoveryRefused, hub_of
 from .permissions import Permissions
 from .pump import Pump
 from .tokens import Claims, TokenRejected, Tokens
+from .upstream_events import Correspondence
 from .wire import RawMode, RawWire, Wire
 from .wires import WireUnavailable, choose, find_wire
 
@@ -137,7 +140,8 @@ class ClientEndpoint:
         claims = self._claims(request, name)
         mode = _raw_mode(request)
         connection_id = secrets.token_urlsafe(16)
-        identity = await self._identify(request, claims, name.lower(), connection_id, offered)
+        letters = Correspondence()
+        identity = await self._identify(request, claims, name.lower(), connection_id, offered, letters)
         chosen = identity.subprotocol
         if chosen is None:
             chosen = choose(offered)
@@ -152,6 +156,7 @@ class ClientEndpoint:
             groups=identity.groups,
             connection_id=connection_id,
         )
+        session.upstream = letters
         if identity.state:
             session.state.update(identity.state)
         return self._started(request, connection, session)
@@ -171,7 +176,13 @@ class ClientEndpoint:
             raise Refused(401, str(error)) from None
 
     async def _identify(
-        self, request: web.Request, claims: Claims, hub: str, connection_id: str, offered: List[str]
+        self,
+        request: web.Request,
+        claims: Claims,
+        hub: str,
+        connection_id: str,
+        offered: List[str],
+        letters: Correspondence,
     ) -> _Identity:
         """Let the connect handler have its say about what the token grants."""
         _check_groups(claims.groups, 400)
@@ -188,7 +199,9 @@ class ClientEndpoint:
                     {key: request.query.getall(key) for key in request.query if key not in _HIDDEN_QUERY},
                     {key: request.headers.getall(key) for key in request.headers if key.lower() not in hidden},
                     tuple(offered),
-                )
+                    _client_certificates(request),
+                ),
+                letters,
             )
         except RefuseConnection as error:
             raise Refused(error.status, error.reason) from None
@@ -295,6 +308,15 @@ def _accept_key(request: web.Request) -> bytes:
 def _offered(request: web.Request) -> List[str]:
     values = request.headers.getall("Sec-WebSocket-Protocol", [])
     return [item.strip() for value in values for item in value.split(",") if item.strip()]
+
+
+def _client_certificates(request: web.Request) -> Tuple[ClientCertificate, ...]:
+    """Return the certificate that the client showed; only a server whose TLS context asks for one gets any."""
+    connection: Any = request.get_extra_info("ssl_object")
+    found = None if connection is None else connection.getpeercert(binary_form=True)
+    if not found:
+        return ()
+    return (ClientCertificate(hashlib.sha1(found).hexdigest(), ssl.DER_cert_to_PEM_cert(found)),)
 
 
 def _raw_mode(request: web.Request) -> RawMode:

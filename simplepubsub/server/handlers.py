@@ -1,38 +1,38 @@
-"""Python event handlers: what users register with ``server.on``, and how it is called.
+"""Event handlers: what ``server.on`` and ``server.add_event_handler`` register, and what handlers get and give.
 
-Handlers are ordinary blocking functions. They run in a few threads of their own; calls for one connection never overlap
-and keep their order: connected, its events, disconnected. Different connections run side by side.
+Python functions come first, then the routes to other handlers in the order of their registration.
 """
 
 from __future__ import annotations
 
-import asyncio
-import functools
-import logging
 import threading
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
-from ..exceptions import InvalidArgument, MessageTooLarge, RefuseConnection, RemoteProtocolError, ServerError
+from ..exceptions import InvalidArgument, MessageTooLarge, RefuseConnection
 from ..webpubsub.json_fields import EVENT_NAME, encode_data
-from .session import Call, Session
+from .event_routes import PRESENCE_EVENTS, SYSTEM_EVENTS, EventRoute
+from .session import Call
 from .wire import Outgoing
-from .work import Work
-from .workers import Workers
 
-__all__ = ["ClientEvent", "ConnectReply", "ConnectRequest", "Dispatcher", "Handlers", "RefuseConnection", "outgoing"]
-
-log = logging.getLogger("simplepubsub.server")
+__all__ = ["ClientCertificate", "ClientEvent", "ConnectReply", "ConnectRequest", "Handlers", "Outcome"]
+__all__ += ["RefuseConnection", "check_reply", "outgoing"]
 
 Handler = Callable[..., Any]
 
-_SYSTEM_EVENTS = ("connect", "connected", "disconnected")
+
+class ClientCertificate(NamedTuple):
+    """What a client showed in its TLS handshake: the SHA-1 ``thumbprint`` in hex, the certificate in PEM."""
+
+    thumbprint: str
+    content: str
 
 
 class ConnectRequest(NamedTuple):
     """A client that asks to be let in, as a "connect" handler sees it.
 
     ``user_id``, ``roles`` and ``groups`` are what its token says; ``claims`` the whole token, ``query`` and ``headers``
-    the request without its token, as lists of strings; ``subprotocols`` what the client offers.
+    the request without its token, as lists of strings; ``subprotocols`` what the client offers, ``client_certificates``
+    what it showed to a server that asks for one.
     """
 
     hub: str
@@ -44,6 +44,7 @@ class ConnectRequest(NamedTuple):
     query: Mapping[str, List[str]]
     headers: Mapping[str, List[str]]
     subprotocols: Sequence[str]
+    client_certificates: Tuple[ClientCertificate, ...] = ()
 
 
 class ConnectReply(NamedTuple):
@@ -61,14 +62,14 @@ class ConnectReply(NamedTuple):
 
 
 class ClientEvent:
-    """What a handler of "connected", "disconnected" or a user event gets.
+    """What a handler of a user event, or of any system event but "connect", gets.
 
     ``event`` is its name; ``data`` (str, bytes or any JSON value) and ``data_type`` belong to user events, ``reason``
-    to "disconnected". ``state`` is a dict that the handlers of this connection share; ``hub`` is a name, and
-    ``server.hub(event.hub)`` sends from a handler.
+    to "disconnected", ``group`` to "joined" and "left". ``state`` is a dict that the handlers of this connection share;
+    ``hub`` is a name, and ``server.hub(event.hub)`` sends from a handler.
     """
 
-    __slots__ = ("connection_id", "data", "data_type", "event", "hub", "reason", "state", "user_id")
+    __slots__ = ("connection_id", "data", "data_type", "event", "group", "hub", "reason", "state", "user_id")
 
     def __init__(self, call: Call) -> None:
         session, command = call.session, call.event
@@ -80,9 +81,26 @@ class ClientEvent:
         self.data = None if command is None else command.data
         self.data_type = None if command is None else command.data_type
         self.reason = call.reason
+        self.group = call.group
 
     def __repr__(self) -> str:
         return "<ClientEvent %s hub=%s from %s user=%r>" % (self.event, self.hub, self.connection_id, self.user_id)
+
+
+class Outcome(NamedTuple):
+    """What became of a call, whoever handled it.
+
+    ``reply`` goes to the client before the ack, ``error`` is the text of a failure, ``state`` the connection's new one.
+    """
+
+    reply: Optional[Outgoing] = None
+    error: Optional[str] = None
+    state: Optional[Dict[str, Any]] = None
+
+
+class _Table(NamedTuple):
+    functions: Dict[Tuple[str, Optional[str]], Handler] = {}
+    routes: Tuple[EventRoute, ...] = ()
 
 
 class Handlers:
@@ -90,37 +108,75 @@ class Handlers:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._table: Dict[Tuple[str, Optional[str]], Handler] = {}  # replaced, never changed, under _lock
+        self._table = _Table()  # replaced, never changed, under _lock
+        #: Which of "joined" and "left" anybody asks for; `Work` has the same set, for hubs to look at.
+        self.presence: Set[str] = set()
 
     def on(self, event: str, hub: Optional[str], handler: Handler) -> None:
         """Register the handler of an event, in place of an earlier one. Raises InvalidArgument."""
         if not isinstance(event, str) or not (EVENT_NAME.match(event) or event == "*"):
             raise InvalidArgument(
-                "event must be 'connect', 'connected', 'disconnected', '*' or the name of a user event (a letter, then "
-                "letters, digits, '_', '.' or '-'; at most 128), not %r" % (event,)
+                "event must be %s, '*' or the name of a user event (a letter, then letters, digits, '_', '.' or '-'; "
+                "at most 128), not %r" % (", ".join(map(repr, SYSTEM_EVENTS)), event)
             )
         if not callable(handler):
             raise InvalidArgument("a handler must be callable, not %r" % (handler,))
         with self._lock:
-            table = dict(self._table)
-            table[event.lower(), None if hub is None else hub.lower()] = handler
-            self._table = table
+            functions = dict(self._table.functions)
+            functions[event.lower(), None if hub is None else hub.lower()] = handler
+            self._replace(self._table._replace(functions=functions))
+
+    def add(self, route: EventRoute) -> None:
+        """Add a route, behind those that are there."""
+        with self._lock:
+            self._replace(self._table._replace(routes=self._table.routes + (route,)))
+
+    def remove(self, route: EventRoute) -> bool:
+        """Remove a route; return whether it was there."""
+        with self._lock:
+            routes = self._table.routes
+            self._replace(self._table._replace(routes=tuple(item for item in routes if item is not route)))
+            return len(self._table.routes) < len(routes)
 
     def clear(self) -> None:
         """Forget every handler."""
-        with self._lock:
-            self._table = {}
+        self.restore(_Table())
 
-    def find(self, event: str, hub: str) -> Optional[Handler]:
-        """Return the handler of an event in a hub: this hub's before any hub's, by name before "*" (user events)."""
-        table = self._table
-        if not table:
-            return None
-        name = event.lower()
-        found = table.get((name, hub)) or table.get((name, None))
-        if found is None and name not in _SYSTEM_EVENTS:
-            found = table.get(("*", hub)) or table.get(("*", None))
-        return found
+    def restore(self, table: _Table) -> None:
+        """Go back to the handlers of an earlier moment, as read from ``_table``."""
+        with self._lock:
+            self._replace(table)
+
+    def _replace(self, table: _Table) -> None:
+        self._table = table
+        asked = {name for name, _ in table.functions}.union(*(route.system for route in table.routes))
+        for event in PRESENCE_EVENTS:
+            if event in asked:
+                self.presence.add(event)
+            else:
+                self.presence.discard(event)
+
+    def find(self, kind: str, event: str, hub: str) -> Union[Handler, EventRoute, None]:
+        """Return the handler of an event in a hub, None when nobody asked for it.
+
+        ``kind`` is "event" for user events, any other is a system event. Functions before routes; this hub's function
+        before any hub's, by name before "*". A user event with the name of a system event is not that event: among the
+        functions only "*" gets it.
+        """
+        functions, routes = self._table
+        event = event.lower()
+        if functions:
+            found = None
+            if (kind == "event") != (event in SYSTEM_EVENTS):
+                found = functions.get((event, hub)) or functions.get((event, None))
+            if found is None and kind == "event":
+                found = functions.get(("*", hub)) or functions.get(("*", None))
+            if found is not None:
+                return found
+        for route in routes:
+            if route.takes(kind, event, hub):
+                return route
+        return None
 
 
 def outgoing(
@@ -148,114 +204,8 @@ def outgoing(
     return Outgoing(group, user_id, data, data_type, ttl)
 
 
-class Dispatcher:
-    """Calls handlers for the pump: one call per session at a time, in order. Belongs to the server's loop."""
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        handlers: Handlers,
-        workers: Workers,
-        work: Work,
-        finished: Callable[[], None],
-    ) -> None:
-        self._loop = loop
-        self._handlers = handlers
-        self._workers = workers
-        self._work = work
-        self._finished = finished  # something has been queued, and waiting events may fit now
-
-    def dispatch(self, call: Call) -> None:
-        """Start the call, or queue it behind earlier ones of its session."""
-        session = call.session
-        session.calls.append(call)
-        if not session.in_call:
-            self._next(session)
-
-    def _next(self, session: Session) -> None:
-        session.in_call = False
-        while session.calls:
-            call = session.calls[0]
-            event = call.kind if call.event is None else call.event.event
-            handler = self._handlers.find(event, session.hub.name)
-            if handler is not None:
-                session.in_call = True
-                self._workers.submit(functools.partial(handler, ClientEvent(call)), functools.partial(self._done, call))
-                return
-            session.calls.popleft()
-            if call.event is not None:
-                text = "no handler for the event %s in hub %s" % (event, session.hub.name)
-                log.warning("%s: register one with server.on(%r)", text, event)
-                session.hub.finish_event(session, call.event, None, text, self._loop.time())
-        self._finished()
-
-    def _done(self, call: Call, result: Any, error: Optional[BaseException]) -> None:
-        """Take over a result in the worker's thread."""
-        reply: Optional[Outgoing] = None
-        if error is None and result is not None and call.event is not None:
-            try:
-                reply = outgoing(None, None, result, None, self._work.limits.max_message_bytes)
-            except InvalidArgument as problem:
-                error = problem
-        if error is not None:
-            log.error("the handler of %s failed", call.kind if call.event is None else call.event.event, exc_info=error)
-        try:
-            self._loop.call_soon_threadsafe(self._finish, call, reply, error)
-        except RuntimeError:
-            log.debug("the server stopped while a handler ran")
-
-    def _finish(self, call: Call, reply: Optional[Outgoing], error: Optional[BaseException]) -> None:
-        session = call.session
-        session.calls.popleft()
-        if call.event is not None:
-            text = None if error is None else "the event handler failed: %s" % type(error).__name__
-            now = self._loop.time()
-            try:
-                session.hub.finish_event(session, call.event, reply, text, now)
-            except RemoteProtocolError as problem:
-                session.hub.finish_event(session, call.event, None, str(problem), now)
-        self._next(session)
-
-    async def connect(self, request: ConnectRequest) -> Optional[ConnectReply]:
-        """Ask the "connect" handler, if there is one. Raises RefuseConnection: its own, or with 500 if it failed."""
-        handler = self._handlers.find("connect", request.hub)
-        if handler is None:
-            return None
-        loop = self._loop
-        future: "asyncio.Future[Any]" = loop.create_future()
-
-        def settle(result: Any, error: Optional[BaseException]) -> None:
-            if future.done():
-                return
-            if error is None:
-                future.set_result(result)
-            elif isinstance(error, Exception):
-                future.set_exception(error)
-            else:
-                future.set_exception(ServerError("the connect handler raised %s" % type(error).__name__))
-
-        def done(result: Any, error: Optional[BaseException]) -> None:
-            try:
-                loop.call_soon_threadsafe(settle, result, error)
-            except RuntimeError:
-                log.debug("the server stopped while the connect handler ran")
-
-        self._workers.submit(functools.partial(handler, request), done)
-        try:
-            return _connect_reply(await future, request)
-        except RefuseConnection:
-            raise
-        except Exception as problem:
-            log.error("the connect handler failed", exc_info=problem)
-            raise RefuseConnection(500, "the connect handler failed: %s" % type(problem).__name__) from problem
-
-
-def _connect_reply(result: Any, request: ConnectRequest) -> Optional[ConnectReply]:
-    if result is None:
-        return None
-    reply = ConnectReply(**result) if isinstance(result, dict) else result
-    if not isinstance(reply, ConnectReply):
-        raise InvalidArgument("a connect handler returns None, a ConnectReply or a dict, not %r" % (result,))
+def check_reply(reply: ConnectReply, request: ConnectRequest) -> ConnectReply:
+    """Return the reply of a connect handler. Raises InvalidArgument for one that cannot be granted."""
     if reply.user_id is not None and not isinstance(reply.user_id, str):
         raise InvalidArgument("user_id must be a str, not %r" % (reply.user_id,))
     if reply.subprotocol is not None and reply.subprotocol not in request.subprotocols:

@@ -61,11 +61,11 @@ class Hub:
         self.sessions[connection_id] = session
         if user_id is not None:
             self.users.setdefault(user_id, {})[session] = None
+        self.work.calls.append(Call("connected", session))
         for group in groups:
             self.join(session, group)
         self._greet(session)
         self.work.counters["connected"] += 1
-        self.work.calls.append(Call("connected", session))
         return session
 
     def recover(self, connection_id: str, token: str, link: Any, now: float) -> Tuple[Session, Any]:
@@ -148,13 +148,21 @@ class Hub:
 
     def join(self, session: Session, group: str) -> None:
         """Make the session a member; a member already stays one."""
+        if self.work.presence:
+            self._tell("joined", session, group, group not in session.groups)
         self.groups.setdefault(group, {})[session] = None
         session.groups.add(group)
 
     def leave(self, session: Session, group: str) -> None:
         """End the membership, if there is one; an empty group is forgotten."""
+        if self.work.presence:
+            self._tell("left", session, group, group in session.groups)
         session.groups.discard(group)
         _discard(self.groups, group, session)
+
+    def _tell(self, kind: str, session: Session, group: str, news: bool) -> None:
+        if news and kind in self.work.presence:
+            self.work.calls.append(Call(kind, session, group=group))
 
     # --- commands of a client -----------------------------------------------------------------------------------------
 

@@ -59,6 +59,7 @@ class Session:
         "streams",
         "unacked",
         "unacked_bytes",
+        "upstream",
         "user_id",
         "wire",
     )
@@ -98,6 +99,7 @@ class Session:
         self.calls: Deque[Call] = deque()
         self.in_call = False
         self.state: Dict[str, Any] = {}
+        self.upstream: Any = None  # a Correspondence, once something has been said upstream
         # --- congestion (see Work)
         self.link_full = False
         self.hopeless = False
@@ -146,9 +148,13 @@ class Session:
 
 
 class Call(NamedTuple):
-    """One call of a handler: ``kind`` is "connected", "disconnected" or "event" (then ``event`` is the command)."""
+    """One call of a handler: ``kind`` is "event" (then ``event`` is the command) or the name of a system event.
+
+    ``reason`` belongs to "disconnected", ``group`` to "joined" and "left".
+    """
 
     kind: str
     session: Session
     event: Optional[UserEvent] = None
     reason: str = ""
+    group: Optional[str] = None

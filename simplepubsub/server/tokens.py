@@ -62,6 +62,11 @@ class Tokens:
         if secondary_key is not None:
             self._keys.append(check_key(secondary_key, "secondary_key"))
 
+    @property
+    def keys(self) -> Tuple[str, ...]:
+        """The access keys, the primary one first."""
+        return tuple(self._keys)
+
     def make(
         self,
         audience: str,

@@ -6,7 +6,7 @@ Sessions with output (``dirty``), handlers to call (``calls``), receivers that p
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Dict, List, Optional
+from typing import TYPE_CHECKING, AbstractSet, Dict, List, Optional
 
 from .limits import Limits
 from .session import Call, Session
@@ -45,6 +45,8 @@ class Work:
         self.relieved = False
         #: Sessions without a socket, with the time when they expire, soonest first.
         self.retained: Dict[Session, float] = {}
+        #: Which of "joined" and "left" somebody handles: events about groups cost nothing where this is empty.
+        self.presence: AbstractSet[str] = frozenset()
         self.streams = Streams(limits.max_streams)
         #: Successful commands whose acknowledgement is not to be sent (a fault for tests).
         self.lose_acks = 0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import queue
 import threading
 import time
 from typing import Any, Callable, List, Optional, Tuple
+
+from ..exceptions import ServerError
 
 __all__ = ["Workers"]
 
@@ -45,6 +48,30 @@ class Workers:
                 self._threads.append(thread)
                 thread.start()
             self._jobs.put((function, done))
+
+    async def run(self, function: Callable[[], Any]) -> Any:
+        """Run ``function`` in a thread and return its result to the event loop that asks; raises what it raises."""
+        loop = asyncio.get_event_loop()
+        future: "asyncio.Future[Any]" = loop.create_future()
+
+        def settle(result: Any, error: Optional[BaseException]) -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(result)
+            elif isinstance(error, Exception) and not isinstance(error, StopIteration):
+                future.set_exception(error)
+            else:  # a future takes no StopIteration, and SystemExit would end the loop
+                future.set_exception(ServerError("a handler raised %s" % type(error).__name__))
+
+        def done(result: Any, error: Optional[BaseException]) -> None:
+            try:
+                loop.call_soon_threadsafe(settle, result, error)
+            except RuntimeError:
+                log.debug("the server stopped while a handler ran")
+
+        self.submit(function, done)
+        return await future
 
     def _work(self) -> None:
         while True:
