@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Mapping, Optional
 
 from tests import peers
 from tests.children import REPOSITORY, Child
@@ -46,12 +46,12 @@ def odata(strings: List[str], *values: Any) -> Dict[str, Any]:
 class Node(Child):
     """A Node process. Leaving its `with` ends it; whatever it still does then is cut off."""
 
-    def __init__(self, timeout: float = 60.0) -> None:
+    def __init__(self, env: Optional[Mapping[str, str]] = None, timeout: float = 60.0) -> None:
         self._answers: Dict[int, Dict[str, Any]] = {}
         self._recorders: Dict[str, Recorder] = {}
         self._ids = 0
         node = peers.require_node_packages(PACKAGES, "the official JavaScript packages must work with our server")
-        super().__init__([node, os.path.join(PACKAGES, "driver.js")], timeout=timeout)
+        super().__init__([node, os.path.join(PACKAGES, "driver.js")], env, timeout)
 
     def _received(self, name: str, line: str) -> None:
         if name != "stdout":
