@@ -6,7 +6,6 @@ Django, and the embedded server without HTTP (``server.add_event_handler(handler
 
 from __future__ import annotations
 
-import inspect
 import logging
 from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple, TypeVar, Union, overload
 
@@ -150,6 +149,8 @@ class EventHandler:
     def _register(self, kind: str, event: str, function: Function) -> Function:
         if not callable(function):
             raise InvalidArgument("an event function must be callable, not %r" % (function,))
+        import inspect  # here: an import of milliseconds, which clients need not pay for
+
         called = getattr(function, "func", function)  # of a functools.partial
         for candidate in (called, getattr(called, "__call__", None)):  # noqa: B004  # the attribute is what we look at
             if inspect.iscoroutinefunction(candidate) or inspect.isasyncgenfunction(candidate):
@@ -214,7 +215,7 @@ class EventHandler:
     def _run(self, function: Callable[[Any], Any], request: EventRequest) -> Answer:
         try:
             result = function(request)
-            if inspect.isawaitable(result):
+            if hasattr(result, "__await__"):
                 close = getattr(result, "close", None)
                 if close is not None:
                     close()
