@@ -9,13 +9,14 @@ from __future__ import annotations
 from . import exceptions
 from .exceptions import *  # noqa: F403  # every error of the package, as its __all__ lists them
 from .version import __version__
-from .webpubsub import Message, RetryPolicy, WebPubSubClient, WebPubSubClientCredential
+from .webpubsub import Message, RetryPolicy, WebPubSubClient, WebPubSubClientCredential, WebPubSubServiceClient
 
 __all__ = [
     "Message",
     "RetryPolicy",
     "WebPubSubClient",
     "WebPubSubClientCredential",
+    "WebPubSubServiceClient",
     "__version__",
 ]
 __all__ += exceptions.__all__

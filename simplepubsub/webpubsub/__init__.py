@@ -6,6 +6,11 @@ from ..core.backoff import RetryPolicy
 from ..core.records import Gap
 from ..core.states import State
 from ..exceptions import OpenClientError, RefuseConnection, RefuseEvent, SendMessageError
+from ..exceptions import ServiceAuthenticationError as ClientAuthenticationError
+from ..exceptions import ServiceConflict as ResourceExistsError
+from ..exceptions import ServiceConnectionError as ServiceRequestError
+from ..exceptions import ServiceNotFound as ResourceNotFoundError
+from ..exceptions import ServiceResponseError as HttpResponseError
 from .client import WebPubSubClient
 from .credentials import WebPubSubClientCredential
 from .event_handler import EventHandler
@@ -19,11 +24,18 @@ from .event_requests import (
     UserEventRequest,
     UserEventResponse,
 )
+from .filters import odata
 from .messages import Message
 from .models import CallbackType, WebPubSubDataType, WebPubSubProtocolType
+from .service import WebPubSubServiceClient
+from .service_credentials import AzureKeyCredential
+from .service_paging import GroupMember
+from .service_request import HttpRequest, HttpResponse
 
 __all__ = [
+    "AzureKeyCredential",
     "CallbackType",
+    "ClientAuthenticationError",
     "ClientCertificate",
     "ConnectRequest",
     "ConnectResponse",
@@ -32,12 +44,19 @@ __all__ = [
     "EventHandler",
     "Gap",
     "GroupEventRequest",
+    "GroupMember",
+    "HttpRequest",
+    "HttpResponse",
+    "HttpResponseError",
     "Message",
     "OpenClientError",
     "RefuseConnection",
     "RefuseEvent",
+    "ResourceExistsError",
+    "ResourceNotFoundError",
     "RetryPolicy",
     "SendMessageError",
+    "ServiceRequestError",
     "State",
     "UserEventRequest",
     "UserEventResponse",
@@ -45,4 +64,6 @@ __all__ = [
     "WebPubSubClientCredential",
     "WebPubSubDataType",
     "WebPubSubProtocolType",
+    "WebPubSubServiceClient",
+    "odata",
 ]
