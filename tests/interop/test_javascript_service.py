@@ -79,7 +79,8 @@ def test_excluded_connections_get_nothing(service, connect):
 
 
 def test_filters_of_its_odata_tag(service, connect):
-    quoted, plain, anonymous = connect("o'hara", ["lobby"]), connect("bob", ["lobby", "quay"]), connect(groups=["lobby"])
+    quoted, plain = connect("o'hara", ["lobby"]), connect("bob", ["lobby", "quay"])
+    anonymous = connect(groups=["lobby"])
     lobby = service.keep("lobby", "group", "lobby")
     service.call("sendToAll", 1, {"filter": odata(["userId eq ", ""], "o'hara")})
     assert_receives([quoted], 1)
@@ -174,7 +175,8 @@ def test_memberships_of_connections_and_users(server, service, connect):
     assert groups() == ("lobby",)
     lobby.call("removeUser", "mina")
     assert groups() == ()
-    for method, target in (("removeUserFromAllGroups", "mina"), ("removeConnectionFromAllGroups", client.connection_id)):
+    targets = {"removeUserFromAllGroups": "mina", "removeConnectionFromAllGroups": client.connection_id}
+    for method, target in targets.items():
         for name in ("lobby", "quay"):
             service.keep(name, "group", name).call("addUser", "mina")
         assert set(groups()) == {"lobby", "quay"}
@@ -221,7 +223,8 @@ def test_permissions(server, service, permission, method):
 
 
 def test_listing_the_connections_of_a_group_by_pages(server, service, connect):
-    expected = sorted([(connect("user-%d" % number, ["lobby"]).connection_id, "user-%d" % number) for number in range(5)])
+    users = ["user-%d" % number for number in range(5)]
+    expected = sorted((connect(user, ["lobby"]).connection_id, user) for user in users)
     anonymous = connect(None, ["quay"]).connection_id
     lobby = service.keep("lobby", "group", "lobby")
 

@@ -102,7 +102,10 @@ const makers = {
         const { data, dataType } = request;
         response.success(dataType === "json" ? JSON.stringify(data) : data, dataType);
       } else if (rule.reply === undefined) response.success();
-      else response.success(decode(rule.reply), rule.type);
+      else {
+        const reply = decode(rule.reply); // the package says ArrayBuffer and hands it to Node, which takes a Buffer
+        response.success(reply instanceof ArrayBuffer ? Buffer.from(reply) : reply, rule.type);
+      }
     };
     const options = { path, allowedEndpoints };
     if (connect) {
