@@ -15,7 +15,7 @@ import sys
 import threading
 from typing import Any, List, NoReturn, Optional
 
-from .exceptions import ServerError, SimplePubSubError
+from .exceptions import InvalidArgument, ServerError, SimplePubSubError
 from .version import __version__
 
 __all__ = ["main"]
@@ -64,6 +64,18 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--tls-cert", metavar="FILE", help="certificate chain in PEM; makes the server speak TLS")
     serve.add_argument("--tls-key", metavar="FILE", help="private key in PEM, unless the certificate file has it")
     serve.add_argument("--hub", default="hub", help="hub of the client URL that is printed (default: %(default)s)")
+    serve.add_argument(
+        "--event-handler",
+        action="append",
+        default=[],
+        metavar="hub=H,url=U,events=E,system=S",
+        help="send events to this URL, as CloudEvents; repeatable, and the first one that takes an event gets it. url is "
+        "http or https, {hub} and {event} in its path or query stand for the names. hub: one hub (default: all). "
+        "events: user events, with + between them, or * (default), or nothing for none. system: any of connect, "
+        "connected, disconnected (these three by default), joined, left, with + between them. timeout: seconds for an "
+        "event, all attempts together (default: 100). A comma followed by one of these names and = begins a field; in "
+        "a url's path write commas as %%2C",
+    )
     serve.add_argument("--log-level", choices=_LEVELS, default="warning", help="how much to log (default: %(default)s)")
     serve.add_argument(
         "--insecure-development-key",
@@ -102,6 +114,7 @@ def _serve(options: argparse.Namespace) -> int:
             level=getattr(logging, options.log_level.upper()), format="%(asctime)s %(levelname)s %(name)s %(message)s"
         )
         from .server import DEVELOPMENT_ACCESS_KEY, Server
+        from .server.event_routes import parse_event_handler
 
         server = Server(
             host=options.host,
@@ -110,6 +123,11 @@ def _serve(options: argparse.Namespace) -> int:
             ssl=_tls(options.tls_cert, options.tls_key),
             allow_public_development_key=options.insecure_development_key,
         )
+        for text in options.event_handler:
+            try:
+                server.add_event_handler(**parse_event_handler(text))
+            except InvalidArgument as error:
+                raise ServerError("--event-handler: %s" % error) from error
         try:
             with server:
                 url = server.client_access_url(options.hub)

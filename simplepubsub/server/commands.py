@@ -106,6 +106,8 @@ def _change_membership(
         return True
     if not session.permissions.can_join(group):
         return _forbid(hub, session, ack_id, "join or leave", group)
+    if hub.work.presence and len(session.calls) >= hub.work.limits.max_waiting_events:
+        return False  # each change is an event for a handler, and too many wait for theirs
     if not session.ended:
         change(session, group)
     if ack_id is not None:

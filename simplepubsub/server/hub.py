@@ -11,6 +11,7 @@ within its limits.
 from __future__ import annotations
 
 import hmac
+import logging
 import secrets
 from typing import Any, Dict, Iterable, List, Optional, Tuple
 
@@ -24,8 +25,14 @@ from .work import Work
 
 __all__ = ["NORMAL", "POLICY", "Hub", "RecoveryRefused", "hub_of"]
 
+log = logging.getLogger("simplepubsub.server")
+
 #: The code of an ordinary close (protocol reference 1.6).
 NORMAL = 1000
+
+#: Group events of one connection that may wait, in multiples of `Limits.max_waiting_events`. What the connection does
+#: itself waits in its socket; what others do to it has nowhere to wait.
+_MAX_CHANGES = 16
 
 
 class RecoveryRefused(SimplePubSubError):
@@ -82,9 +89,9 @@ class Hub:
         self.work.retained.pop(session, None)
         previous, session.link = session.link, link
         session.link_full = False
-        session.out.clear()
+        session.forget_output()
         self._greet(session)
-        session.out.extend(session.replay(now))
+        session.replay(now)
         # The time without a socket does not count against the patience of publishers.
         if self.work.congested.pop(session, None) is not None:
             self.work.relieved = True
@@ -111,7 +118,7 @@ class Hub:
             return
         session.link = None
         session.link_full = False
-        session.out.clear()
+        session.forget_output()
         self.work.retained[session] = now + self.work.recovery_window
 
     def end(self, session: Session, code: Optional[int], reason: str = "", announce: Optional[str] = None) -> None:
@@ -161,8 +168,13 @@ class Hub:
         _discard(self.groups, group, session)
 
     def _tell(self, kind: str, session: Session, group: str, news: bool) -> None:
-        if news and kind in self.work.presence:
-            self.work.calls.append(Call(kind, session, group=group))
+        """Let a handler know of a change of membership, unless very many changes made by others wait already."""
+        if not news or kind not in self.work.presence:
+            return
+        if len(session.calls) >= _MAX_CHANGES * self.work.limits.max_waiting_events and not session.ended:
+            log.warning("a %r event of %s is dropped: too many wait for their handler", kind, session.connection_id)
+            return
+        self.work.calls.append(Call(kind, session, group=group))
 
     # --- commands of a client -----------------------------------------------------------------------------------------
 
@@ -205,12 +217,13 @@ class Hub:
     ) -> None:
         """Queue ``message`` for every receiver, encoded once per wire format.
 
-        A receiver over its limits is closed 1008; the others do not notice. Raises RemoteProtocolError, before anything
-        is queued in a form that cannot carry the data.
+        A receiver over its limits is closed 1008; the others do not notice. A message with a time to live is dropped
+        when that is over, unless the socket has it by then. Raises RemoteProtocolError, before anything is queued in a
+        form that cannot carry the data.
         """
         work = self.work
         dirty = work.dirty
-        limits = work.limits
+        due = now + message.ttl if message.ttl else None
         high_messages, high_bytes = work.high_messages, work.high_bytes
         overflowed: List[Session] = []
         count = 0
@@ -227,17 +240,20 @@ class Hub:
                 unacked = session.unacked
                 unacked.append(frame)
                 session.unacked_bytes += len(frame)
-                if message.ttl:
-                    session.deadlines[number] = now + message.ttl
+                if session.numbers is not None:
+                    session.numbers.append(number)
+                if due is not None:
+                    session.limit(number, due)
                 if len(unacked) > high_messages or session.unacked_bytes > high_bytes:
-                    if len(unacked) > limits.max_unacked_messages or session.unacked_bytes > limits.max_unacked_bytes:
+                    if self._overfull(session, now):
                         overflowed.append(session)
                         continue
-                    work.strain(session, now)
                 if session.link is None:
                     continue
             else:
                 frame = packed.plain()
+            if due is not None:
+                session.expiring[len(session.out)] = due
             session.out.append(frame)
             if not session.dirty:
                 session.dirty = True
@@ -245,6 +261,16 @@ class Hub:
         work.counters["delivered"] += count
         for session in overflowed:
             self.overflow(session)
+
+    def _overfull(self, session: Session, now: float) -> bool:
+        """Return whether too much is unacknowledged; let publishers wait when it is merely much."""
+        session.expire(now)
+        work, messages, size = self.work, len(session.unacked), session.unacked_bytes
+        if messages > work.limits.max_unacked_messages or size > work.limits.max_unacked_bytes:
+            return True
+        if messages > work.high_messages or size > work.high_bytes:
+            work.strain(session, now)
+        return False
 
     def overflow(self, session: Session) -> None:
         """Close a receiver that does not keep up; it cannot be recovered (client spec 3.2.2)."""
