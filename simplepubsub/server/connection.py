@@ -39,6 +39,9 @@ _READ_AHEAD_MEMBER = 16 * 2**20
 #: Bytes waiting for the socket at which publishers start to wait for this receiver, and at which they stop waiting.
 WRITE_HIGH, WRITE_LOW = 1024 * 1024, 256 * 1024
 
+#: So few bytes count as an empty buffer. Not 0: some transports take a buffer with no byte for full then.
+_EMPTY = 1
+
 #: A frame costs its sender's turn one unit more for every 4 KiB, so that long ones do not pile up at the receivers.
 _LONG_SHIFT = 12
 
@@ -72,6 +75,7 @@ class Connection(asyncio.Protocol):
         self._close_sent = False
         self._close_timer: Optional[asyncio.TimerHandle] = None
         self._write_full = False
+        self._emptying = False  # the transport tells when its buffer is empty, not when it is half full
 
     # --- asyncio.Protocol ---------------------------------------------------------------------------------------------
 
@@ -114,7 +118,7 @@ class Connection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.close()  # asyncio before 3.11 takes a TLS transport for open until it is told so
         self.transport = None
-        self._write_full = False
+        self._write_full = self._emptying = False
         self.pump.remove(self)
         if self._close_timer is not None:
             self._close_timer.cancel()
@@ -125,6 +129,8 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Note that the peer does not read as fast as it is sent to."""
+        if self._emptying and self._waiting_bytes() <= WRITE_HIGH:
+            return
         self._write_full = True
         if self.session is not None and self.session.link is self:
             self.session.link_full = True
@@ -132,6 +138,12 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """Note that the peer has caught up."""
+        if self._emptying and self.transport is not None:
+            self._emptying = False
+            self.transport.set_write_buffer_limits(high=WRITE_HIGH, low=WRITE_LOW)
+            if self.session is not None and self.session.held:
+                self.pump.work.touch(self.session)
+                self.pump.wake()
         self._write_full = False
         if self.session is not None and self.session.link is self:
             self.session.link_full = False
@@ -240,10 +252,28 @@ class Connection(asyncio.Protocol):
             self.pump.delay_write(self, data)
         else:
             self.transport.write(data)
+        if self._emptying and not self._write_full:
+            self.pause_writing()
+
+    def holds_back(self) -> bool:
+        """Return whether bytes wait for the socket; if so, `resume_writing` is called when there are none."""
+        if self.transport is None or self.write_buffer_size() <= _EMPTY:
+            return False
+        if not self._emptying:
+            self._emptying = True
+            self.transport.set_write_buffer_limits(high=_EMPTY, low=0)
+        return True
+
+    def _waiting_bytes(self) -> int:
+        held = 0 if self.session is None or self.session.link is not self else self.session.held_bytes
+        return self.write_buffer_size() + held
 
     def write_buffer_size(self) -> int:
         """Return how many bytes wait for the socket."""
-        return self.transport.get_write_buffer_size() if self.transport is not None else 0
+        try:
+            return self.transport.get_write_buffer_size() if self.transport is not None else 0
+        except AttributeError:
+            return 0  # asyncio before 3.11: a TLS transport whose connection is lost, before it says so
 
     def ping(self, now: float) -> None:
         """Ask the peer for a sign of life."""

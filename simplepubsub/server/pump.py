@@ -13,7 +13,7 @@ import logging
 from collections import deque
 from typing import Callable, Deque, Iterable, List, Optional, Set
 
-from .connection import Connection, Step
+from .connection import WRITE_HIGH, Connection, Step
 from .session import Call, Session
 from .work import Work
 
@@ -169,7 +169,12 @@ class Pump:
             session.dirty = False
             link = session.link
             frames = session.out
-            if frames:
+            if session.expiring or session.held:
+                if link is not None:
+                    self._flush_expiring(session, link, self.loop.time())
+                else:
+                    session.forget_output()
+            elif frames:
                 if link is not None:
                     link.write(frames)
                     if session.link_full and not session.ended and link.write_buffer_size() > limit:
@@ -178,6 +183,39 @@ class Pump:
             if session.closing is not None and link is not None:
                 session.link = None
                 link.close(*session.closing)
+
+    def _flush_expiring(self, session: Session, link: Connection, now: float) -> None:
+        """Write frames of which some have a time to live: these only while the socket takes them at once.
+
+        Once they are in the transport's buffer they cannot be taken back. So they, and all that follows them, wait here
+        until it is empty.
+        """
+        held, expiring = session.held, session.expiring
+        for index, frame in enumerate(session.out):
+            held.append((frame, expiring.get(index)))
+            session.held_bytes += len(frame)
+        session.out.clear()
+        expiring.clear()
+        while held:
+            frame, due = held[0]
+            if due is not None and due > now and session.closing is None and link.holds_back():
+                break
+            held.popleft()
+            session.held_bytes -= len(frame)
+            if due is None or due > now:
+                link.write([frame])
+        if not held:
+            return
+        limit = self.work.limits.max_unacked_bytes
+        if link.write_buffer_size() + session.held_bytes > limit:
+            session.held = deque(item for item in held if item[1] is None or item[1] > now)
+            session.held_bytes = sum(len(frame) for frame, _ in session.held)
+        waiting = link.write_buffer_size() + session.held_bytes
+        if waiting > limit:
+            session.forget_output()
+            session.hub.overflow(session)
+        elif waiting > WRITE_HIGH:
+            link.pause_writing()
 
     def _wait(self) -> None:
         """Count a bit of patience. A late tick counts no more than any other: then nobody else could run either."""

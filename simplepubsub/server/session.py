@@ -6,6 +6,7 @@ A session outlives its socket when its subprotocol is reliable. Pure: no socket,
 from __future__ import annotations
 
 import secrets
+from bisect import bisect_right
 from collections import deque
 from typing import TYPE_CHECKING, Any, Deque, Dict, List, NamedTuple, Optional, Set, Tuple, Union
 
@@ -27,7 +28,8 @@ class Session:
     """State of one connection id. Belongs to the server's loop; `Hub` and its `Work` are its only writers.
 
     ``link`` is whatever carries the frames, opaque here; None while a reliable session waits for its client to come
-    back. ``out`` holds frames for the socket, ``closing`` the (code, reason) to close it with after them.
+    back. ``out`` holds frames for the socket, ``closing`` the (code, reason) to close it with after them. Frames with a
+    time to live are not given to a socket that is full, nor is what follows them: they wait in ``held``.
     """
 
     __slots__ = (
@@ -38,9 +40,13 @@ class Session:
         "connection_id",
         "deadlines",
         "dirty",
+        "earliest",
         "ended",
+        "expiring",
         "first_unacked",
         "groups",
+        "held",
+        "held_bytes",
         "hub",
         "hopeless",
         "in_call",
@@ -48,6 +54,7 @@ class Session:
         "link",
         "link_full",
         "next_sequence",
+        "numbers",
         "out",
         "permissions",
         "progress",
@@ -78,14 +85,20 @@ class Session:
         # --- to the socket
         self.link: Any = link
         self.out: List[bytes] = []
+        self.expiring: Dict[int, float] = {}  # index in out -> when that frame is too old to be sent
+        self.held: Deque[Tuple[bytes, Optional[float]]] = deque()  # before out; with the same times
+        self.held_bytes = 0
         self.dirty = False  # listed in Work.dirty
         self.closing: Optional[Tuple[int, str]] = None
-        # --- reliable delivery: unacked[0] is the frame with the sequence id first_unacked
+        # --- reliable delivery: unacked[0] is the frame with the sequence id first_unacked; the others follow, unless
+        # messages have expired in between: then ``numbers`` has their ids
         self.next_sequence = 1
         self.first_unacked = 1
         self.unacked: List[bytes] = []
         self.unacked_bytes = 0
-        self.deadlines: Dict[int, float] = {}  # sequence id -> when it is too old to be replayed
+        self.numbers: Optional[List[int]] = None
+        self.deadlines: Dict[int, float] = {}  # sequence id -> when it is too old to be sent, or sent again
+        self.earliest = 0.0  # none of these is due before
         # --- commands executed, and events being executed
         self.ack_ids: Set[int] = set()
         self.ack_order: Deque[int] = deque()
@@ -107,21 +120,63 @@ class Session:
 
     def acknowledge(self, sequence_id: int) -> None:
         """Forget what was sent up to ``sequence_id``; ids that are old or not yet used change nothing more."""
-        count = min(sequence_id, self.next_sequence - 1) - self.first_unacked + 1
+        if self.numbers is None:
+            count = min(sequence_id, self.next_sequence - 1) - self.first_unacked + 1
+        else:
+            count = bisect_right(self.numbers, sequence_id)
         if count <= 0:
             return
         self.unacked_bytes -= sum(map(len, self.unacked[:count]))
         del self.unacked[:count]
-        self.first_unacked += count
+        if self.numbers is None:
+            self.first_unacked += count
+        else:
+            self._renumber(self.numbers[count:])
         if self.deadlines:
             self.deadlines = {key: due for key, due in self.deadlines.items() if key >= self.first_unacked}
 
-    def replay(self, now: float) -> List[bytes]:
-        """Return the frames to send again after a recovery, oldest first, without those past their time to live."""
+    def limit(self, number: int, due: float) -> None:
+        """Note that the message with the sequence id ``number`` is worthless from ``due`` on."""
+        if not self.deadlines or due < self.earliest:
+            self.earliest = due
+        self.deadlines[number] = due
+
+    def expire(self, now: float) -> None:
+        """Forget messages past their time to live; their sequence ids are not used again, so ids may be missing."""
+        if not self.deadlines or now < self.earliest:
+            return
+        late = {number for number, due in self.deadlines.items() if due <= now}
+        if late:
+            numbers = self.numbers or range(self.first_unacked, self.next_sequence)
+            kept = [(number, frame) for number, frame in zip(numbers, self.unacked) if number not in late]
+            self.unacked = [frame for _, frame in kept]
+            self.unacked_bytes = sum(map(len, self.unacked))
+            self.deadlines = {number: due for number, due in self.deadlines.items() if due > now}
+            self._renumber([number for number, _ in kept])
+        self.earliest = min(self.deadlines.values()) if self.deadlines else 0.0
+
+    def _renumber(self, numbers: List[int]) -> None:
+        self.first_unacked = numbers[0] if numbers else self.next_sequence
+        self.numbers = None if self.first_unacked + len(numbers) == self.next_sequence else numbers
+
+    def replay(self, now: float) -> None:
+        """Queue what was not acknowledged once more, oldest first, without what is past its time to live."""
+        self.expire(now)
         if not self.deadlines:
-            return list(self.unacked)
-        late = {key for key, due in self.deadlines.items() if due <= now}
-        return [frame for number, frame in enumerate(self.unacked, self.first_unacked) if number not in late]
+            self.out.extend(self.unacked)
+            return
+        numbers = self.numbers or range(self.first_unacked, self.next_sequence)
+        for number, frame in zip(numbers, self.unacked):
+            if number in self.deadlines:
+                self.expiring[len(self.out)] = self.deadlines[number]
+            self.out.append(frame)
+
+    def forget_output(self) -> None:
+        """Drop what is queued for a socket that is gone."""
+        self.out.clear()
+        self.expiring.clear()
+        self.held.clear()
+        self.held_bytes = 0
 
     def remember(self, ack_id: int, limit: int) -> None:
         """Note that the command with ``ack_id`` has been executed; the last ``limit`` such ids are kept."""
