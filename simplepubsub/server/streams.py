@@ -102,7 +102,6 @@ class Streams:
             return error
         if stream is None:
             stream = session.streams[start.stream_id] = Stream(session, start, now)
-            session.stream_endings.pop(start.stream_id, None)
             self.active += 1
             hub.work.counters["streams_started"] += 1
             self._watch(stream)
@@ -165,6 +164,7 @@ class Streams:
         stream.expected += 1
         hub.work.counters["fragments"] += 1
         if stream.ending and stream.gap < stream.expected and not stream.closed:
+            stream.unanswered = True
             self._close(stream, None, None, now)
         return True
 
