@@ -13,6 +13,8 @@ README = ROOT / "README.md"
 # Each range resolves on every Python from 3.7 (the lower half of it) to 3.13 (the upper half).
 EXTRAS = {
     "server": ["aiohttp>=3.8.6,<4"],
+    # The messages are built at run time, so any version of the library will do.
+    "protobuf": ["protobuf>=3.20,<8"],
     # websocket-client uses python-socks, requests uses PySocks.
     "socks": ["python-socks>=2.3,<4", "PySocks>=1.7,<2"],
     "test": [

@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Seq
 
 from ..exceptions import InvalidArgument, MessageTooLarge, RefuseConnection
 from ..webpubsub.json_fields import EVENT_NAME, encode_data
+from ..webpubsub.protobuf_fields import is_message_object, pack_any
 from .event_routes import PRESENCE_EVENTS, SYSTEM_EVENTS, EventRoute
 from .session import Call
 from .wire import Outgoing
@@ -184,8 +185,10 @@ def outgoing(
 ) -> Outgoing:
     """Return a message to deliver, checked: its data type (None infers it), that the data fits, and its size.
 
-    Raises InvalidArgument or MessageTooLarge.
+    A message object of the protobuf library is packed. Raises InvalidArgument or MessageTooLarge.
     """
+    if data_type in (None, "protobuf") and is_message_object(data):
+        data, data_type = pack_any(data), "protobuf"
     if data_type is None:
         if isinstance(data, str):
             data_type = "text"
