@@ -207,11 +207,11 @@ def finish_event(
     reply: Optional[Outgoing],
     error: Optional[str],
     now: float,
-    error_name: Optional[str],
+    refused: bool,
 ) -> None:
     """See `Hub.finish_event`."""
     if isinstance(event, Invoke):
-        _finish_invocation(hub, session, event, reply, error, error_name or "InvocationFailed")
+        _finish_invocation(hub, session, event, reply, error, refused)
         return
     if event.ack_id is not None:
         session.running.discard(event.ack_id)
@@ -222,7 +222,7 @@ def finish_event(
         if session.wire.form == "raw":
             hub.end(session, INTERNAL, error)
         elif event.ack_id is not None:
-            hub.push(session, session.wire.ack(event.ack_id, error_name or "InternalServerError", error))
+            hub.push(session, session.wire.ack(event.ack_id, "InternalServerError", error))
         return
     if reply is not None:
         hub.deliver((session,), reply, now)
@@ -231,13 +231,14 @@ def finish_event(
 
 
 def _finish_invocation(
-    hub: Hub, session: Session, invoke: Invoke, reply: Optional[Outgoing], error: Optional[str], error_name: str
+    hub: Hub, session: Session, invoke: Invoke, reply: Optional[Outgoing], error: Optional[str], refused: bool
 ) -> None:
     number = invoke.invocation_id
     if session.invocations.get(number) is not invoke:
         return  # cancelled; the id may even be in use again
     if error is not None:
-        response = InvokeResponse(number, False, name=error_name, message=error)
+        name = "BadRequest" if refused else "InvocationFailed"
+        response = InvokeResponse(number, False, name=name, message=error)
     elif reply is None:
         response = InvokeResponse(number, True)
     else:

@@ -95,7 +95,7 @@ class Dispatcher:
             return Outcome()
         if isinstance(error, RefuseEvent):
             log.info("the handler of %s refused: %s", name, error.reason)
-            return Outcome(error=error.reason)
+            return Outcome(error=error.reason, refused=error.status < 500)
         log.error("the handler of %s failed", name, exc_info=error)
         return Outcome(error="the event handler failed: %s" % type(error).__name__)
 
@@ -110,7 +110,7 @@ class Dispatcher:
         if call.event is not None:
             now = self._loop.time()
             try:
-                session.hub.finish_event(session, call.event, outcome.reply, outcome.error, now)
+                session.hub.finish_event(session, call.event, outcome.reply, outcome.error, now, outcome.refused)
             except RemoteProtocolError as problem:
                 session.hub.finish_event(session, call.event, None, str(problem), now)
         self._next(session)

@@ -92,11 +92,13 @@ class Outcome(NamedTuple):
     """What became of a call, whoever handled it.
 
     ``reply`` goes to the client before the ack, ``error`` is the text of a failure, ``state`` the connection's new one.
+    ``refused`` says that the client is to blame for the failure.
     """
 
     reply: Optional[Outgoing] = None
     error: Optional[str] = None
     state: Optional[Dict[str, Any]] = None
+    refused: bool = False
 
 
 class _Table(NamedTuple):

@@ -193,16 +193,16 @@ class Hub:
         reply: Optional[Outgoing],
         error: Optional[str],
         now: float,
-        error_name: Optional[str] = None,
+        refused: bool = False,
     ) -> None:
         """Answer a user event: the reply of its handler, if any, then the ack; an ``error`` is told to the client.
 
-        The answer to an invocation is one message with the reply in it. ``error_name`` replaces the usual name of the
-        error, InternalServerError (events) or InvocationFailed (invocations). A simple client, which has no acks, is
+        The answer to an invocation is one message with the reply in it. Its errors are InvocationFailed, or BadRequest
+        when the handler ``refused``; those of events are InternalServerError. A simple client, which has no acks, is
         closed 1011 on an error (protocol reference 1.6). Raises RemoteProtocolError for a reply that cannot be
-        delivered; then it is called again, with an error.
+        delivered; then it is to be called again, with an error.
         """
-        finish_event(self, session, event, reply, error, now, error_name)
+        finish_event(self, session, event, reply, error, now, refused)
 
     # --- deliveries ---------------------------------------------------------------------------------------------------
 

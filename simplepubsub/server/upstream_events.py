@@ -153,7 +153,7 @@ def _json(value: Any) -> bytes:
 def read_event_answer(answer: Answer, limit: int) -> Outcome:
     """Return what becomes of a user event; an answer that cannot be used is a failure."""
     if not answer.ok:
-        return Outcome(error="the event handler answered %d" % answer.status)
+        return Outcome(error="the event handler answered %d" % answer.status, refused=400 <= answer.status < 500)
     try:
         state = _state(answer)
         if not answer.body or answer.status == 204:
