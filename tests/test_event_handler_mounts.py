@@ -112,6 +112,7 @@ def test_wsgi_reads_no_more_than_it_may(handler: EventHandler) -> None:
     assert shout(b"x" * 50, length="60")[:1] == (400,)
     assert shout(b"x" * 50, length="5")[2] == b"XXXXX"
     assert shout(b"hello", length=None)[0] == 204  # no length: no body
+    assert shout(b"hello", length=None, HTTP_TRANSFER_ENCODING="chunked")[0] == 411
     terminated = {"wsgi.input_terminated": True}
     assert shout(b"hello", length=None, **terminated)[2] == b"HELLO"
     assert shout(b"x" * 2000, length=None, **terminated)[0] == 413
@@ -255,5 +256,5 @@ def test_asgi_middleware_takes_its_path_only(handler: EventHandler) -> None:
 
 def test_no_event_loop_is_imported_until_asgi_is_used() -> None:
     code = ("import sys; from simplepubsub.webpubsub import EventHandler; handler = EventHandler(access_key='k'); "
-            "handler.wsgi; handler.asgi; assert 'asyncio' not in sys.modules")
+            "handler.wsgi; handler.flask_view; assert 'asyncio' not in sys.modules")
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

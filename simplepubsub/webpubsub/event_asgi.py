@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Awaitable, Callable, Dict, List, Optional
 if TYPE_CHECKING:
     from .event_handler import EventHandler
 
-__all__ = ["answer_asgi", "asgi_middleware"]
+__all__ = ["asgi_app", "asgi_middleware"]
 
 Scope = Dict[str, Any]
 Receive = Callable[[], Awaitable[Dict[str, Any]]]
@@ -22,7 +22,20 @@ Send = Callable[[Dict[str, Any]], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-async def answer_asgi(handler: "EventHandler", scope: Scope, receive: Receive, send: Send) -> None:
+def asgi_app(handler: "EventHandler") -> AsgiApp:
+    """Return an application that answers requests at any path.
+
+    A plain coroutine function: servers look at what they get to tell the versions of ASGI apart, and uvicorn takes a
+    bound method for an application of version 2.
+    """
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await _answer(handler, scope, receive, send)
+
+    return app
+
+
+async def _answer(handler: "EventHandler", scope: Scope, receive: Receive, send: Send) -> None:
     """Answer one request; WebSockets are refused, the lifespan protocol is followed.
 
     ``handle`` runs in the loop's default executor, with the context variables of this task.
@@ -73,7 +86,7 @@ def asgi_middleware(handler: "EventHandler", app: AsgiApp) -> AsgiApp:
 
     async def route(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and handler.is_mine(scope["path"]):
-            await answer_asgi(handler, scope, receive, send)
+            await _answer(handler, scope, receive, send)
         else:
             await app(scope, receive, send)
 

@@ -244,14 +244,15 @@ class EventHandler:
         """
         return wsgi_middleware(self, app)
 
-    async def asgi(self, scope: Dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
-        """Answer events as an ASGI application, whatever path it is mounted at; functions run in threads of the loop.
+    @property
+    def asgi(self) -> Callable[..., Any]:
+        """An ASGI application that answers events, whatever path it is mounted at, in threads of its event loop.
 
         For FastAPI and Starlette: ``app.mount("/events", handler.asgi)``. Needs an asyncio event loop.
         """
-        from .event_asgi import answer_asgi  # here: nobody else pays for the import of asyncio
+        from .event_asgi import asgi_app  # here: nobody else pays for the import of asyncio
 
-        await answer_asgi(self, scope, receive, send)
+        return asgi_app(self)
 
     def asgi_middleware(self, app: Callable[..., Any]) -> Callable[..., Any]:
         """Return an ASGI application that answers events below ``path`` and passes everything else on to ``app``."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, Callable
 
-from .event_wsgi import answer_stream
+from .event_wsgi import TO_ITS_END, answer_stream, body_length
 
 if TYPE_CHECKING:
     from .event_handler import EventHandler
@@ -21,10 +21,8 @@ def flask_view(handler: "EventHandler") -> Callable[..., Any]:
 
     def event_handler(**variables: Any) -> Any:
         request = importlib.import_module("flask").request
-        length = request.headers.get("Content-Length") or request.headers.get("Transfer-Encoding") or ""
-        status, headers, content = answer_stream(
-            handler, request.method, request.headers, request.stream.read, length
-        )
+        length = body_length(request.environ)
+        status, headers, content = answer_stream(handler, request.method, request.headers, request.stream.read, length)
         return content, status, headers
 
     # Flask reads these: the answer to OPTIONS is ours.
@@ -37,7 +35,11 @@ def django_view(handler: "EventHandler") -> Callable[..., Any]:
     """Return a Django view; variables in its route, such as ``<event>``, are accepted and not needed."""
 
     def event_handler(request: Any, **variables: Any) -> Any:
-        length = request.headers.get("Content-Length") or request.headers.get("Transfer-Encoding") or ""
+        length = request.headers.get("Content-Length") or None
+        if length is None and not hasattr(request, "environ"):
+            length = TO_ITS_END  # under ASGI Django has the whole body already
+        elif length is None and not request.headers.get("Transfer-Encoding"):
+            length = ""  # what is left, a chunked body under WSGI, Django cannot read
         status, headers, content = answer_stream(handler, request.method, request.headers, request.read, length)
         response = importlib.import_module("django.http").HttpResponse(content, status=status)
         if "Content-Type" not in headers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Optional
 
 from .event_answers import Answer, answer_text
 from .event_reading import Headers
@@ -11,7 +11,10 @@ from .event_reading import Headers
 if TYPE_CHECKING:
     from .event_handler import EventHandler
 
-__all__ = ["WsgiApp", "answer_stream", "answer_wsgi", "wsgi_middleware"]
+__all__ = ["TO_ITS_END", "WsgiApp", "answer_stream", "answer_wsgi", "body_length", "wsgi_middleware"]
+
+#: The length of a body whose end the web server marks.
+TO_ITS_END = "chunked"
 
 WsgiApp = Callable[[Dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -21,12 +24,9 @@ def answer_wsgi(handler: "EventHandler", environ: Dict[str, Any], start_response
     headers = {key[5:].replace("_", "-"): value for key, value in environ.items() if key.startswith("HTTP_")}
     if environ.get("CONTENT_TYPE"):
         headers["Content-Type"] = environ["CONTENT_TYPE"]
-    length = environ.get("CONTENT_LENGTH") or ""
-    # Without a length reading may block for ever, unless the server says that it marks the end.
-    if not length and environ.get("wsgi.input_terminated"):
-        length = "chunked"
     method = environ["REQUEST_METHOD"]
-    status, answered, content = answer_stream(handler, method, headers, environ["wsgi.input"].read, length)
+    read = environ["wsgi.input"].read
+    status, answered, content = answer_stream(handler, method, headers, read, body_length(environ))
     if method == "HEAD":
         content = b""
     pairs = list(answered.items())
@@ -36,14 +36,28 @@ def answer_wsgi(handler: "EventHandler", environ: Dict[str, Any], start_response
     return [content] if content else []
 
 
+def body_length(environ: Dict[str, Any]) -> Optional[str]:
+    """Return how much of the body to read, as `answer_stream` takes it."""
+    length = environ.get("CONTENT_LENGTH") or ""
+    if not length:
+        # Without a length reading may block for ever, unless the server says that it marks the end.
+        if environ.get("wsgi.input_terminated"):
+            return TO_ITS_END
+        if environ.get("HTTP_TRANSFER_ENCODING"):
+            return None
+    return str(length)
+
+
 def answer_stream(
-    handler: "EventHandler", method: str, headers: Headers, read: Callable[[int], bytes], length: str
+    handler: "EventHandler", method: str, headers: Headers, read: Callable[[int], bytes], length: Optional[str]
 ) -> Answer:
     """Return the answer to a request whose body is still to be read, of which no more is read than is needed.
 
-    ``length`` is the header Content-Length: "" is a request without a body, and anything that is no number (a chunked
-    one) is read to its end.
+    ``length`` is the header Content-Length: "" is a request without a body, `TO_ITS_END` (or anything else that is no
+    number) one that is read until there is no more, None one with a body that the web server cannot take apart.
     """
+    if length is None:
+        return answer_text(411, "this web server needs a Content-Length")
     known = length.isdigit()
     limit = handler.max_body_bytes + 1  # one more than allowed, which the handler refuses
     missing = min(int(length), limit) if known else limit if length else 0
