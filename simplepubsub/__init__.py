@@ -9,11 +9,23 @@ from __future__ import annotations
 from . import exceptions
 from .exceptions import *  # noqa: F403  # every error of the package, as its __all__ lists them
 from .version import __version__
-from .webpubsub import Message, RetryPolicy, WebPubSubClient, WebPubSubClientCredential, WebPubSubServiceClient
+from .webpubsub import (
+    InvokeResult,
+    Message,
+    RetryPolicy,
+    StreamReader,
+    StreamWriter,
+    WebPubSubClient,
+    WebPubSubClientCredential,
+    WebPubSubServiceClient,
+)
 
 __all__ = [
+    "InvokeResult",
     "Message",
     "RetryPolicy",
+    "StreamReader",
+    "StreamWriter",
     "WebPubSubClient",
     "WebPubSubClientCredential",
     "WebPubSubServiceClient",

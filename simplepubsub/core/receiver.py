@@ -29,8 +29,8 @@ class Receiver:
         self._engine = engine
         self._mutex = mutex  # the engine's
         self._counters = counters
-        self.inbox = Inbox(max_inbox, self._resume_reader, engine.check_blocking)
-        self.listeners = Listeners(events, max_inbox, self._resume_reader, engine.name)
+        self.inbox = Inbox(max_inbox, self.resume_reader, engine.check_blocking)
+        self.listeners = Listeners(events, max_inbox, self.resume_reader, engine.name)
         # Owned by the reader while a connection lives, by the supervisor between connections:
         self.sequence = SequenceTracker()
         self._gap_before_inbox = False  # listeners and receive() are different eyes: each is told once
@@ -99,7 +99,13 @@ class Receiver:
                 self._paused = connection.timers.paused = False
                 connection.timers.received(time.monotonic(), False)
 
-    def _resume_reader(self) -> None:
+    @property
+    def paused(self) -> bool:
+        """Whether the reader waits for the application."""
+        return self._paused
+
+    def resume_reader(self) -> None:
+        """Let a paused reader look again whether there is room; any thread, no lock held."""
         with self._mutex:
             self._engine.room.notify_all()
 

@@ -25,12 +25,15 @@ from .event_requests import (
     UserEventResponse,
 )
 from .filters import odata
+from .invocations import InvokeFuture, InvokeResult
 from .messages import Message
 from .models import CallbackType, WebPubSubDataType, WebPubSubProtocolType
 from .service import WebPubSubServiceClient
 from .service_credentials import AzureKeyCredential
 from .service_paging import GroupMember
 from .service_request import HttpRequest, HttpResponse
+from .stream_reader import IncomingStreams, StreamReader
+from .stream_writer import StreamWriter
 
 __all__ = [
     "AzureKeyCredential",
@@ -48,6 +51,9 @@ __all__ = [
     "HttpRequest",
     "HttpResponse",
     "HttpResponseError",
+    "IncomingStreams",
+    "InvokeFuture",
+    "InvokeResult",
     "Message",
     "OpenClientError",
     "RefuseConnection",
@@ -58,6 +64,8 @@ __all__ = [
     "SendMessageError",
     "ServiceRequestError",
     "State",
+    "StreamReader",
+    "StreamWriter",
     "UserEventRequest",
     "UserEventResponse",
     "WebPubSubClient",

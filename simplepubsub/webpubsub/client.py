@@ -31,6 +31,8 @@ from ..exceptions import (
 from ..transports.dial import Headers, WebSocketDial, check_proxy
 from . import options as flat_options
 from .card import html_card
+from .conversations import WebPubSubConversations
+from .conversing import Conversing
 from .credentials import Credential, as_credential
 from .messages import Message
 from .protocol import protocol_named
@@ -60,7 +62,7 @@ Encoder = Callable[[Optional[int]], Entry]
 Listener = Callable[..., Any]
 
 
-class WebPubSubClient(Sending):
+class WebPubSubClient(Sending, Conversing):
     """A client of Azure Web PubSub, or of `simplepubsub.server.Server`.
 
     Connect with ``with WebPubSubClient(url) as client:`` or ``client.start()``. Every method is safe from any thread,
@@ -175,6 +177,7 @@ class WebPubSubClient(Sending):
             owner=self,
         )
         self._sender = self._engine.sender
+        self._conversations = WebPubSubConversations(self._engine, wire)
         self._engine.trace = make_trace(flat.logger)
 
     # --- life ---------------------------------------------------------------------------------------------------------
