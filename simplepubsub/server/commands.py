@@ -234,8 +234,8 @@ def _finish_invocation(
     hub: Hub, session: Session, invoke: Invoke, reply: Optional[Outgoing], error: Optional[str], refused: bool
 ) -> None:
     number = invoke.invocation_id
-    if session.invocations.get(number) is not invoke:
-        return  # cancelled; the id may even be in use again
+    if session.ended or session.invocations.get(number) is not invoke:
+        return  # when cancelled, the id may even be in use again
     if error is not None:
         name = "BadRequest" if refused else "InvocationFailed"
         response = InvokeResponse(number, False, name=name, message=error)
