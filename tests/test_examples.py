@@ -14,6 +14,8 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 #: What each prints, as a regular expression.
 OUTPUT = {
+    "event_handler_flask.py": r"answer: HELLO\n|this example needs Flask: pip install flask\n",
+    "event_handler_plain.py": r"refused with 401\nevent 1: one; event 2: two\nann is gone\n",
     "fresh_url.py": r"URLs so far: 1\n(URLs so far: 2\n)?",
     "legacy_thread.py": r"received 200, each once: True\n",
     "listeners.py": r"connected\nquestions: is anybody there\?\nanswers: IS ANYBODY THERE\?\nstopped\n",
@@ -23,8 +25,8 @@ OUTPUT = {
     "reconnect_and_gap.py": r"one in sequence\ntwo in sequence\nthree in sequence\nrecovered: True\nmore after a gap\n",
 }
 
-#: Those that break their own server and so take no URL.
-OWN_SERVER = {"reconnect_and_gap.py"}
+#: Those that break or configure their own server and so take no URL.
+OWN_SERVER = {"event_handler_flask.py", "event_handler_plain.py", "reconnect_and_gap.py"}
 
 RUN = "import runpy, sys\npath = sys.argv.pop(1)\nsys.argv[0] = path\nrunpy.run_path(path, run_name='__main__')"
 
