@@ -87,6 +87,9 @@ class Upstream:
         except (UpstreamFailure, InvalidArgument) as error:
             text = str(error)
             outcome = Outcome(error="the event handler failed: %s" % text)
+        except Exception:  # a fault of ours: the connection's other events must not wait for this one for ever
+            log.exception("%s failed", _shown(route, call))
+            outcome = Outcome(error="the event handler could not be called")
         if text:
             log.warning("%s failed after %.3f s: %s", _shown(route, call), time.monotonic() - begin, text)
         done(outcome)

@@ -18,7 +18,7 @@ from ..exceptions import SimplePubSubError
 from ..version import __version__
 from .event_routes import EventRoute
 from .upstream_events import Answer, Correspondence, Request
-from .upstream_validation import AbuseProtection, Timing
+from .upstream_validation import AbuseProtection, Timing, Unreachable
 from .workers import Workers
 
 __all__ = ["HttpClient", "UpstreamFailure"]
@@ -35,7 +35,7 @@ _KEEP_ALIVE = 3.0
 #: Threads that resolve host names.
 _RESOLVERS = 4
 
-_NETWORK_ERRORS = (aiohttp.ClientError, OSError, asyncio.IncompleteReadError, EOFError)
+_NETWORK_ERRORS = (aiohttp.ClientError, OSError, EOFError)
 
 
 class UpstreamFailure(SimplePubSubError):
@@ -83,8 +83,8 @@ class HttpClient:
                 if answer.status != 408 and answer.status < 500 or delay is None:
                     return answer
                 text = "it answered %d" % answer.status
-            except _NETWORK_ERRORS as error:
-                text = _cause(error)
+            except (Unreachable,) + _NETWORK_ERRORS as error:
+                text = str(error) if isinstance(error, Unreachable) else _cause(error)
                 if delay is None or isinstance(error, aiohttp.ClientConnectorCertificateError):
                     raise UpstreamFailure(text) from None
             log.info("%s: %s; trying again in %g s", route.name, text, delay)
@@ -115,7 +115,7 @@ class HttpClient:
                 response.close()
 
     async def _validate(self, route: EventRoute, hub: str) -> None:
-        """Make sure that events are wanted at a handler's address. Raises UpstreamFailure or ConnectionError."""
+        """Make sure that events are wanted at a handler's address. Raises UpstreamFailure or Unreachable."""
         assert route.template is not None
         url = route.template.url(hub, "validate")
 
@@ -124,7 +124,8 @@ class HttpClient:
             try:
                 response = await self._request(method, URL(url, encoded=True), headers, None, route)
             except _NETWORK_ERRORS as error:
-                raise ConnectionError(_cause(error)) from None
+                final = isinstance(error, aiohttp.ClientConnectorCertificateError)
+                raise Unreachable(_cause(error), final) from None
             try:
                 return response.status, response.headers.getall("WebHook-Allowed-Origin", [])
             finally:
@@ -132,9 +133,9 @@ class HttpClient:
 
         verdict = await self._protection.check(url, route.name, ask)
         if not verdict.allowed:
-            if verdict.answered:
-                raise UpstreamFailure("it does not accept events from this server: %s" % verdict.text)
-            raise ConnectionError(verdict.text)
+            if verdict.final:
+                raise UpstreamFailure("no event is sent there: %s" % verdict.text)
+            raise Unreachable(verdict.text)
 
     async def _request(
         self, method: str, url: URL, headers: Dict[str, str], body: Optional[bytes], route: EventRoute
@@ -206,7 +207,12 @@ class _Resolver(AbstractResolver):
 
     async def resolve(self, host: str, port: int = 0, family: Any = socket.AF_INET) -> List[Any]:
         """Return the addresses of a host."""
-        found = await self._workers.run(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, family=family))
+        try:
+            found = await self._workers.run(
+                lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, family=family)
+            )
+        except UnicodeError as error:  # what IDNA says of a name that cannot be one
+            raise OSError("bad host name: %s" % error) from None
         return [
             {
                 "hostname": host,

@@ -10,7 +10,9 @@ import asyncio
 import logging
 from typing import Awaitable, Callable, Dict, NamedTuple, Optional, Sequence, Tuple
 
-__all__ = ["AbuseProtection", "Timing", "Verdict", "allows"]
+from ..exceptions import SimplePubSubError
+
+__all__ = ["AbuseProtection", "Timing", "Unreachable", "Verdict", "allows"]
 
 log = logging.getLogger("simplepubsub.server")
 
@@ -28,14 +30,22 @@ class Timing(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What came of the question; ``text`` says why it is no. ``answered`` is False when nobody was reached."""
+    """What came of the question; ``text`` says why it is no, ``final`` whether it makes no sense to try again soon."""
 
     allowed: bool
-    answered: bool = True
+    final: bool = False
     text: str = ""
 
 
-#: Sends a request with a method to a URL and returns its status and the values of WebHook-Allowed-Origin.
+class Unreachable(SimplePubSubError):
+    """Nobody was there to answer; ``final`` as in `Verdict`."""
+
+    def __init__(self, text: str, final: bool = False) -> None:
+        super().__init__(text)
+        self.final = final
+
+
+#: Sends a request with a method and returns its status and the values of WebHook-Allowed-Origin. Raises Unreachable.
 Ask = Callable[[str], Awaitable[Tuple[int, Sequence[str]]]]
 
 
@@ -94,7 +104,7 @@ class AbuseProtection:
         try:
             verdict = await asyncio.wait_for(self._answer(ask), timing.timeout)
         except asyncio.TimeoutError:
-            verdict = Verdict(False, False, "no answer to OPTIONS within %g s" % timing.timeout)
+            verdict = Verdict(False, text="no answer to OPTIONS within %g s" % timing.timeout)
         finally:
             record.question = None
         was_allowed = record.verdict is None or record.verdict.allowed
@@ -115,10 +125,11 @@ class AbuseProtection:
             status, origins = await ask("OPTIONS")
             if status == 404:
                 status, origins = await ask("GET")
-        except ConnectionError as error:
-            return Verdict(False, False, str(error))
+        except Unreachable as error:
+            return Verdict(False, error.final, str(error))
         if not 200 <= status <= 299:
-            return Verdict(False, True, "it answered %d to the question whether it wants events (OPTIONS)" % status)
+            text = "it answered %d to the question whether it wants events (OPTIONS)" % status
+            return Verdict(False, status < 500, text)
         if not allows(origins, self._origin):
             found = ", ".join(origins) if origins else "none"
             text = "its WebHook-Allowed-Origin must be * or %s, not %s" % (self._origin, ascii(found)[:100])
