@@ -15,6 +15,7 @@ from simplepubsub.server import Limits
 from simplepubsub.webpubsub import Gap, RetryPolicy, WebPubSubClient
 from tests.helpers import MS, Recorder, run_thread, wait_until
 
+
 def has_protobuf():
     try:
         import google.protobuf  # noqa: F401
