@@ -272,7 +272,9 @@ def test_fragments_wait_for_a_receiver_that_is_behind(world):
     assert world.hub.execute(world.pub, StreamEnd("s"), NOW) is False
     world.do(world.pub, StreamData("s"), StreamData("s", 0, "old"), StreamData("s", 9, "gap"))  # nothing to publish
     assert world.hub.execute(world.pub, StreamEnd("s", StreamError("UserError")), NOW) is False
-    assert world.expire(5) is not None and world.pub.streams  # what waits for somebody else is not idle
+    world.now += 5
+    assert world.work.streams.expire(world.now, {world.pub}) == world.now + 1
+    assert world.pub.streams  # what waits for somebody else is not idle
     world.do(slow, messages.SequenceAck(601))
     world.do(world.pub, StreamData("s", 1, "x"))
     world.expire(5)

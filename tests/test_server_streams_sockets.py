@@ -141,6 +141,25 @@ def test_fragments_wait_for_slow_receivers(fresh_server):
         assert server.stats()["overflowed"] == 0
 
 
+def test_what_waits_behind_another_command_is_not_idle(fresh_server):
+    server = fresh_server(limits=Limits(max_unacked_messages=50, patience=20))
+    with Clients(server) as clients:
+        reader, publisher = clients.connect(RELIABLE, groups=["news"]), clients.connect(PLAIN)
+        control, quick = clients.connect(PLAIN), clients.connect(PLAIN)
+        start(publisher, idle=0.2)
+        for number in range(40):
+            publisher.publish("news", str(number))
+        data(publisher, 1)
+        start(control, "other", idle=0.3)
+        assert control.receive()["error"]["name"] == "IdleTimeout"
+        start(quick, "other", idle=0.3)
+        assert quick.receive()["error"]["name"] == "IdleTimeout"
+        for number in range(1, 41):
+            assert reader.receive()["sequenceId"] == number
+            reader.acknowledge(number)
+        assert publisher.receive() == ack(2)
+
+
 def test_a_right_that_is_revoked(server, connect):
     reader, publisher = connect(PLAIN, groups=["lobby"]), connect(PLAIN)
     start(publisher)

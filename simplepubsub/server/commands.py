@@ -81,7 +81,7 @@ def _send_to_group(hub: Hub, session: Session, command: SendToGroup, now: float)
     work = hub.work
     members = hub.groups.get(group)
     if members is not None:
-        if work.congested and not work.congested.keys().isdisjoint(members.keys()):
+        if work.congested and work.is_congested(members):
             return False
         message = Outgoing(group, session.user_id, command.data, command.data_type, command.ttl_seconds)
         hub.deliver(members, message, now, session if command.no_echo else None)

@@ -9,6 +9,7 @@ here runs on the server's loop.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections import deque
 from typing import Callable, Deque, Iterable, List, Optional, Set
@@ -243,7 +244,9 @@ class Pump:
     def _expire_streams(self) -> None:
         self._idle_timer = None
         if not self.frozen:
-            self.work.streams.expire(self.loop.time())
+            waiting = itertools.chain(self._runnable, self._waiting)
+            busy = {connection.session for connection in waiting if connection.session is not None}
+            self.work.streams.expire(self.loop.time(), busy)
             self.wake()
 
     def _keep_alive(self) -> None:

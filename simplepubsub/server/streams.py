@@ -5,7 +5,7 @@ Pure, as `Hub` is: no socket, no clock. What the specification leaves open is de
 * Answers gather until `Streams.settle`, which the pump calls every turn: one streamAck, or one streamNack if a fragment
   was dropped that is still wanted, per stream and turn. The number in them never falls.
 * Every frame of a stream counts as activity. The idle time stands still while the publisher has no socket, and starts
-  anew when it is back; so do fragments that wait for a receiver not make their stream idle.
+  anew when it is back. It also stands still while something that the publisher has sent waits for its turn.
 * An end that comes after a nack is held until the fragments that were dropped have been sent again, so that no receiver
   takes a stream with a hole for a complete one. An end with an error is not held. Without a nack an end is taken at
   its word, because it carries no number.
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Container, List, Optional, Tuple
 
 from ..webpubsub.messages import StreamData, StreamEnd, StreamError, StreamInfo, StreamStart
 from .wire import Outgoing
@@ -54,7 +54,6 @@ class Stream:
         "refusal",
         "stream_id",
         "unanswered",
-        "waiting",
     )
 
     def __init__(self, publisher: "Session", start: StreamStart, now: float) -> None:
@@ -71,7 +70,6 @@ class Stream:
         self.refusal: Optional[Tuple[str, str]] = None  # name and message of the nack to send
         self.unanswered = False  # listed in Streams.unanswered
         self.ending = False  # its end has come, but has to wait for what was dropped
-        self.waiting: Any = None  # the link on which a fragment waits for a receiver
         self.closed = False
 
 
@@ -156,7 +154,7 @@ class Streams:
         hub = session.hub
         members = hub.groups.get(stream.group)
         if members is not None:
-            if self._congested(stream, members):
+            if session.hub.work.is_congested(members):
                 return False
             info = StreamInfo(stream.stream_id, stream.expected)
             message = Outgoing(stream.group, session.user_id, data.data, data.data_type, 0, info)
@@ -188,7 +186,7 @@ class Streams:
             stream.ending = True
             return True
         members = session.hub.groups.get(stream.group)
-        if members is not None and self._congested(stream, members):
+        if members is not None and session.hub.work.is_congested(members):
             return False
         seen = None if end.error is None else end.error._replace(name="UserError")
         self._close(stream, None, seen, now)
@@ -200,20 +198,12 @@ class Streams:
         if stream is None:
             self._unknown(session, stream_id)
             return None
-        stream.waiting = None
         if not session.permissions.can_send(stream.group):
             error = _forbidden(stream.group)
             self._close(stream, error, error, now)
             return None
         stream.due = now + stream.idle
         return stream
-
-    def _congested(self, stream: Stream, members: "Dict[Session, None]") -> bool:
-        congested = stream.publisher.hub.work.congested
-        if congested and not congested.keys().isdisjoint(members.keys()):
-            stream.waiting = stream.publisher.link
-            return True
-        return False
 
     def _unknown(self, session: "Session", stream_id: str) -> None:
         recoveries, error = session.stream_endings.get(stream_id, (session.recoveries, None))
@@ -303,8 +293,11 @@ class Streams:
         """When `expire` is to be called, at the latest."""
         return self._idle[0][0] if self._idle else None
 
-    def expire(self, now: float) -> Optional[float]:
-        """End the streams that have been idle for too long; return when to look again, None without any stream."""
+    def expire(self, now: float, busy: Container["Session"] = ()) -> Optional[float]:
+        """End the streams that have been idle for too long; return when to look again, None without any stream.
+
+        ``busy`` are sessions with commands that have arrived and not been executed yet.
+        """
         idle = self._idle
         while idle:
             due, number, stream = idle[0]
@@ -314,8 +307,7 @@ class Streams:
                 return due
             elif stream.due > now:
                 heapq.heapreplace(idle, (stream.due, number, stream))
-            elif stream.publisher.link is None or stream.waiting is stream.publisher.link:
-                # Without its client for as long as that takes, or waiting for somebody else: not idle.
+            elif stream.publisher.link is None or stream.publisher in busy:
                 away = stream.publisher.hub.work.retained.get(stream.publisher, now)
                 stream.due = max(now + stream.idle, away)
             else:

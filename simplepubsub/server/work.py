@@ -77,6 +77,10 @@ class Work:
             session.dirty = True
             self.dirty.append(session)
 
+    def is_congested(self, receivers: Dict[Session, None]) -> bool:
+        """Return whether a publish to ``receivers`` has to wait."""
+        return bool(self.congested) and not self.congested.keys().isdisjoint(receivers.keys())
+
     def strain(self, session: Session, now: float) -> None:
         """Make publishers wait for ``session``, unless they did and it did not help."""
         if session.hopeless or session.ended or session in self.congested:
