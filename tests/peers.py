@@ -67,5 +67,5 @@ def require_node_packages(directory: str, why: str) -> str:
         except FileNotFoundError:
             found = None
         if found != version:
-            _missing(f"the Node package {name} {version}", why)
+            _missing(f"the Node package {name} {version}, which install.py in {os.path.basename(directory)} gets,", why)
     return node

@@ -9,12 +9,14 @@ import socket
 import struct
 import sys
 import threading
+from pathlib import Path
 from typing import Any, Callable, List
 
 import pytest
 import websocket
 
 from tests import peers
+from tests.children import subprocess_module
 from tests.faultproxy import FaultProxy
 from tests.helpers import (
     BINARY,
@@ -150,6 +152,13 @@ def test_a_child_past_its_bound_shows_its_stacks() -> None:
     with subprocess_python("def stuck():\n    input()\nstuck()", timeout=0.6) as child:
         with pytest.raises(AssertionError, match=r"still ran after its bound(.|\n)*in stuck"):
             child.wait()
+
+
+def test_a_module_runs_in_a_child() -> None:
+    with subprocess_module("json.tool", env={"X": "1"}) as child:
+        child.send_line('{"a":1}')
+        child.process.stdin.close()  # type: ignore[union-attr]
+        assert json.loads(child.wait().stdout) == {"a": 1}
 
 
 def test_run_python_insists_on_success() -> None:
@@ -377,7 +386,7 @@ def test_a_handler_of_an_earlier_test_is_gone(server: Any, request: pytest.Fixtu
     if request.config.stash.get(_with_handler, None) is None:
         pytest.skip("the test before this one did not run")
     assert request.config.stash[_with_handler] is server
-    assert server._handlers.find("connect", "any") is None
+    assert server._handlers.find("connect", "connect", "any") is None
 
 
 def test_fresh_servers_are_the_tests_own(fresh_server: Callable[..., Any], url_for: Callable[..., str], server: Any,
@@ -413,3 +422,28 @@ def test_a_peer_that_is_there_but_broken_is_not_skipped(tmp_path: Any, monkeypat
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ModuleNotFoundError, match="something_it_needs"):
         peers.require("broken_peer", "the show")
+
+
+def test_node_packages_must_be_there_in_the_version_of_package_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "require_command", lambda name, why: "/bin/" + name)
+    monkeypatch.setattr(peers, "REQUIRED", False)
+    (tmp_path / "package.json").write_text('{"dependencies": {"@scope/thing": "1.2.0"}}')
+    installed = tmp_path / "node_modules" / "@scope" / "thing" / "package.json"
+    installed.parent.mkdir(parents=True)
+    for found in (None, "1.1.9"):
+        if found:
+            installed.write_text('{"version": "%s"}' % found)
+        with pytest.raises(pytest.skip.Exception, match="the Node package @scope/thing 1.2.0.*wanted for: the show"):
+            peers.require_node_packages(str(tmp_path), "the show")
+    installed.write_text('{"version": "1.2.0"}')
+    assert peers.require_node_packages(str(tmp_path), "the show") == "/bin/node"
+
+
+def test_the_node_packages_are_locked_and_come_from_wherever_npm_is_told() -> None:
+    directory = Path(__file__).resolve().parent / "interop" / "js"
+    wanted = json.loads((directory / "package.json").read_text("utf-8"))["dependencies"]
+    locked = json.loads((directory / "package-lock.json").read_text("utf-8"))["packages"]
+    assert all(locked["node_modules/" + name]["version"] == version for name, version in wanted.items())
+    assert [name for name, entry in locked.items() if "resolved" in entry or (name and "integrity" not in entry)] == []
