@@ -273,7 +273,7 @@ class Server(Registration):
             app.router.add_route("*", path, endpoint.handle)
         backend = Backend(self._pump, self._tokens, Cursors(self._access_key), self.endpoint)
         rest = RestEndpoint(backend, self.faults.thawed)
-        app.router.add_route("*", "/api/{path:.*}", rest.handle)
+        app.router.add_route("*", r"/api/{path:[\s\S]*}", rest.handle)
         # Bodies that come compressed are refused, so nobody need unpack them.
         runner = web.AppRunner(app, access_log=None, handle_signals=False, auto_decompress=False)
         await runner.setup()
