@@ -106,6 +106,7 @@ def seen(handler: EventHandler) -> List[Any]:
     ("demo.example.test", "demo.example.test.evil.test", None),
     ("demo.example.test", "evildemo.example.test", None),
     ("*.example.test", "example.test", None),
+    ("*.example.test", "other.test.demo.example.test", "other.test.demo.example.test"),
     ("*.example.test", "evilexample.test", None),
     ("demo.example.test", "other.test", None),
 ])
@@ -121,7 +122,7 @@ def test_abuse_protection_answers_with_the_origin_when_it_is_allowed(
 
 
 @pytest.mark.parametrize("method", ["OPTIONS", "POST"])
-@pytest.mark.parametrize("origin", [None, "", " , "])
+@pytest.mark.parametrize("origin", [None, "", " , ", "a\r\nX-Injected: 1", "b\u00fccher.test"])
 def test_a_request_without_an_origin_is_refused(method: str, origin: Optional[str]) -> None:
     headers = headers_for("talk", WebHook_Request_Origin=origin)
     status, _, body = answering("yes").handle(method, headers, b"")

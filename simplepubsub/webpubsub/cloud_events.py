@@ -16,7 +16,7 @@ from typing import Any, Dict, Iterable, Match, Optional, Tuple
 from urllib.parse import unquote_to_bytes
 
 from ..exceptions import InvalidArgument
-from .json_fields import encode_data
+from .json_fields import check_bytes, check_text, encode_json
 
 __all__ = [
     "GROUP_PREFIX",
@@ -120,7 +120,7 @@ def encode_state(state: Dict[str, Any]) -> str:
     """Return a connection state as the header carries it. Raises InvalidArgument when it is no JSON object."""
     if not isinstance(state, dict):
         raise InvalidArgument("a connection state must be a dict, not %s" % type(state).__name__)
-    return base64.b64encode(encode_data(state, "json").encode("utf-8", "backslashreplace")).decode("ascii")
+    return base64.b64encode(encode_json(state).encode("utf-8", "backslashreplace")).decode("ascii")
 
 
 def decode_state(value: Optional[str]) -> Dict[str, Any]:
@@ -144,10 +144,11 @@ def data_type_of(content_type: Optional[str]) -> Optional[str]:
 
 def encode_payload(data: Any, data_type: str) -> bytes:
     """Return the body that carries ``data``. Raises InvalidArgument when it does not fit ``data_type``."""
-    encoded = encode_data(data, data_type)
     if data_type == "text":
-        return str(data).encode("utf-8", "replace")
-    return encoded.encode("utf-8", "backslashreplace") if data_type == "json" else bytes(data)
+        return check_text(data).encode("utf-8", "replace")
+    if data_type == "json":
+        return encode_json(data).encode("utf-8", "backslashreplace")
+    return bytes(check_bytes(data, data_type))
 
 
 def charset_of(content_type: Optional[str]) -> Optional[str]:

@@ -179,7 +179,7 @@ class EventHandler:
         - the status of RefuseEvent; 500 when a function fails in any other way, with its traceback in the log only.
         """
         try:
-            return self._handle(str(method).upper(), lower_headers(headers), bytes(body))
+            return self._handle(str(method).upper(), lower_headers(headers), bytes(body or b""))
         except RefuseEvent as refusal:
             log.warning("refused a request: %d, %s", refusal.status, refusal.reason)
             return answer_text(refusal.status, refusal.reason)

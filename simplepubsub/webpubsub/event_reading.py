@@ -49,6 +49,8 @@ __all__ = [
 Headers = Union[Mapping[str, str], Iterable[Tuple[str, str]]]
 
 _PORT = re.compile(r":\d*\Z")
+#: What may be repeated in a header of the answer.
+_PRINTABLE = re.compile(r"[!-~]+\Z")
 _LOOPBACK = ("127.0.0.1", "::1")
 
 #: The kinds of events by the part of ``ce-type`` after its prefix.
@@ -98,7 +100,7 @@ def allowed_origin(value: Optional[str], allowed: Iterable[str]) -> Optional[str
     ``allowed`` holds results of `clean_origin`, "*" for any, or "*.example.test" for any host below. Raises RefuseEvent
     when the request names no origin.
     """
-    origins = [item.strip() for item in (value or "").split(",") if item.strip()]
+    origins = [item.strip() for item in (value or "").split(",") if _PRINTABLE.match(item.strip())]
     if not origins:
         raise RefuseEvent(400, "the header WebHook-Request-Origin is missing")
     for pattern in allowed:
