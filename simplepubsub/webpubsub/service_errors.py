@@ -97,7 +97,7 @@ def response_error(answer: Answer, place: Place, own_id: str) -> ServiceResponse
         )
     elif answer.status >= 500 and not hint:
         hint = "try again later"
-    request_id = answer.headers.get("x-ms-request-id") or own_id
+    request_id = place.hide(answer.headers.get("x-ms-request-id") or own_id)[:100]
     shown = "%s: %s %s answered %d%s%s (request id %s)" % (
         place.operation,
         place.method,
@@ -105,7 +105,7 @@ def response_error(answer: Answer, place: Place, own_id: str) -> ServiceResponse
         answer.status,
         " " + code if code else " " + place.hide(answer.reason)[:100] if answer.reason else "",
         ": " + text if text else "",
-        place.hide(request_id)[:100],
+        request_id,
     )
     return kind(
         shown,
@@ -113,13 +113,26 @@ def response_error(answer: Answer, place: Place, own_id: str) -> ServiceResponse
         code=code,
         text=text,
         target=place.hide(str(said.get("target") or ""))[:200],
-        details=said.get("details"),
+        details=_masked(said.get("details"), place.hide),
         request_id=request_id,
         retry_after=retry_after(answer.headers),
         method=place.method,
         url=place.url,
         hint=hint,
     )
+
+
+def _masked(value: Any, hide: Callable[[str], str], depth: int = 0) -> Any:
+    """Return a JSON value with the secrets in its texts masked; what is nested too deeply is left out."""
+    if isinstance(value, str):
+        return hide(value)
+    if isinstance(value, (list, dict)) and depth > 8:
+        return "..."
+    if isinstance(value, list):
+        return [_masked(item, hide, depth + 1) for item in value]
+    if isinstance(value, dict):
+        return {hide(name): _masked(item, hide, depth + 1) for name, item in value.items()}
+    return value
 
 
 def _read_body(answer: Answer) -> Dict[str, Any]:

@@ -43,9 +43,9 @@ class Hider:
         return _TOKEN.sub(lambda match: '%s"%s"' % (match.group(1), MASK), redact_text(text))
 
 
-def _headers(headers: Mapping[str, str]) -> str:
+def _headers(headers: Mapping[str, str], hide: Hider) -> str:
     return ", ".join(
-        "%s: %s" % (name, value if name.lower() in _SHOWN_HEADERS else MASK) for name, value in headers.items()
+        "%s: %s" % (name, hide(value) if name.lower() in _SHOWN_HEADERS else MASK) for name, value in headers.items()
     )
 
 
@@ -64,9 +64,12 @@ def log_request(
     method: str, url: str, query: Sequence[Tuple[str, str]], headers: Mapping[str, str], body: bytes, hide: Hider
 ) -> None:
     """Write what is about to be sent."""
-    shown = "&".join("%s=%s" % (name, value if name.lower() in _SHOWN_PARAMETERS else MASK) for name, value in query)
+    shown = "&".join(
+        "%s=%s" % (ascii(name)[1:-1], ascii(value)[1:-1] if name.lower() in _SHOWN_PARAMETERS else MASK)
+        for name, value in query
+    )
     log.debug(
-        "request %s %s; %s; %s", method, hide("%s?%s" % (url, shown)), _headers(headers),
+        "request %s %s; %s; %s", method, hide("%s?%s" % (url, shown)), _headers(headers, hide),
         _body(body, headers.get("Content-Type"), hide),
     )
 
@@ -75,5 +78,5 @@ def log_answer(method: str, url: str, answer: Answer, seconds: float, hide: Hide
     """Write what came back."""
     log.debug(
         "answer %d to %s %s after %.0f ms; %s; %s", answer.status, method, url, seconds * 1000,
-        _headers(answer.headers), _body(answer.body, answer.headers.get("content-type"), hide),
+        _headers(answer.headers, hide), _body(answer.body, answer.headers.get("content-type"), hide),
     )

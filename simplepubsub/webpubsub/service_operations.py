@@ -128,7 +128,7 @@ class Operations:
         options: Mapping[str, Any],
     ) -> None:
         if content_type is None:
-            headers: Mapping[str, str] = options.get("headers") or {}
+            headers = call_options(self._options, options, "." + name).headers
             content_type = next((value for key, value in headers.items() if key.lower() == "content-type"), None)
         payload = encode_message(message, content_type)
         query = excluded_pairs(excluded) + filter_pairs(condition)
