@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from simplepubsub import WebPubSubClient
+from simplepubsub.exceptions import StreamFailed, StreamRefused
 from tests.helpers import wait_until
 from tests.node import NodeError
 
@@ -214,3 +215,92 @@ def test_who_joins_late_may_ask_for_whole_streams_only(server, node, writer):
     patient.recorder.wait_event("stream-ended", timeout=10)
     assert [value for value, _ in fragments(anything, 2)] == [2, 3]
     assert [value for value, _ in fragments(patient, 1)] == [3]
+
+
+# ---- the streams of our own client, at either end -------------------------------------------------------------------
+
+
+def test_our_reader_reads_all_data_types(ours, writer):
+    with ours.streams("lobby") as incoming:
+        stream = writer.keep("stream", "openGroupStream", "lobby", {"streamId": "s-01"})
+        for value, data_type in VALUES:
+            stream.call("write", value, data_type)
+        stream.call("end")
+        with incoming.accept(timeout=10) as reader:
+            assert (reader.stream_id, reader.group, reader.from_user_id) == ("s-01", "lobby", "mina")
+            assert [(message.data, message.data_type) for message in reader] == VALUES
+
+
+def test_our_reader_learns_why_a_stream_was_aborted(ours, writer):
+    with ours.streams("lobby") as incoming:
+        stream = writer.keep("stream", "openGroupStream", "lobby")
+        stream.call("write", "Once upon", "text")
+        stream.call("abort", {"message": "model stopped", "userErrorCode": "E42"})
+        with incoming.accept(timeout=10) as reader:
+            assert reader.receive(timeout=10).data == "Once upon"
+            with pytest.raises(StreamFailed, match="model stopped") as caught:
+                reader.receive(timeout=10)
+    assert (caught.value.name, caught.value.user_error_code) == ("UserError", "E42")
+
+
+def test_our_writer_reaches_its_reader(ours, reader):
+    with ours.open_stream("lobby", stream_id="s-01", no_echo=True) as stream:
+        for value, data_type in VALUES:
+            stream.write(value, data_type)
+    assert reader.recorder.wait_event("stream-ended", timeout=10) == {"groupName": "lobby", "streamId": "s-01"}
+    assert fragments(reader, 3) == VALUES
+    assert [data["stream"]["streamSequenceId"] for data in reader.messages(3, "stream-data")] == [1, 2, 3]
+
+
+def test_its_reader_learns_why_our_stream_was_aborted(ours, reader):
+    stream = ours.open_stream("lobby", no_echo=True)
+    stream.write("Once upon")
+    stream.abort("model stopped", "E42")
+    failed = reader.recorder.wait_event("stream-failed", timeout=10)
+    assert failed["error"] == {"name": "UserError", "message": "model stopped", "userErrorCode": "E42"}
+    assert fragments(reader, 1) == [("Once upon", "text")]
+
+
+def test_both_kinds_of_publishers_are_refused_alike(server, node):
+    url = server.client_access_url("plaza", roles=())
+    with pytest.raises(NodeError) as theirs:
+        node.client(url).call("openGroupStream", "lobby")
+    with WebPubSubClient(url) as client, pytest.raises(StreamRefused) as ours:
+        client.open_stream("lobby")
+    assert theirs.value.name == ours.value.name == "Forbidden"
+    assert theirs.value.message == ours.value.message
+
+
+def test_cuts_of_both_sides_in_mid_stream_lose_and_double_nothing_from_ours_to_its_own(server, make_proxy, node):
+    ours_proxy, theirs_proxy = make_proxy(server), make_proxy(server)
+    url = server.client_access_url("plaza")
+    reader = node.client(theirs_proxy.url(url), "reader", streams={"handleFromStart": True})
+    reader.call("joinGroup", "lobby")
+    with WebPubSubClient(ours_proxy.url(url)) as ours, ours.open_stream("lobby") as stream:
+        for cuts, number in enumerate((20, 100, 200), 1):
+            ours_proxy.cut_after(5_000, "up")
+            for value in range((cuts - 1) * FRAGMENTS, cuts * FRAGMENTS):
+                stream.write(value)
+            reader.messages((cuts - 1) * FRAGMENTS + number, "stream-data", timeout=20)
+            theirs_proxy.cut()
+            wait_until(lambda cuts=cuts: server.stats()["recovered"] == 2 * cuts, timeout=10)
+    reader.recorder.wait_event("stream-ended", timeout=20)
+    assert [value for value, _ in fragments(reader, 3 * FRAGMENTS)] == list(range(3 * FRAGMENTS))
+
+
+def test_cuts_of_both_sides_in_mid_stream_lose_and_double_nothing_from_its_own_to_ours(server, make_proxy, node):
+    ours_proxy, theirs_proxy = make_proxy(server), make_proxy(server)
+    url = server.client_access_url("plaza")
+    writer = node.client(theirs_proxy.url(url), "writer")
+    with WebPubSubClient(ours_proxy.url(url)) as ours, ours.streams("lobby") as incoming:
+        ours.join_group("lobby")
+        stream = writer.keep("stream", "openGroupStream", "lobby")
+        for cuts in range(1, 4):
+            theirs_proxy.cut_after(5_000, "up")
+            ours_proxy.cut_after(5_000, "down")
+            stream.repeat("write", first=(cuts - 1) * FRAGMENTS, count=FRAGMENTS).result()
+            wait_until(lambda cuts=cuts: server.stats()["recovered"] == 2 * cuts, timeout=10)
+        stream.call("end")
+        with incoming.accept(timeout=10) as reader:
+            received = [message.data for message in reader]
+    assert received == list(range(3 * FRAGMENTS))

@@ -232,7 +232,7 @@ def test_invocations_are_answered_by_the_same_handlers(upstream, client):
     assert connected.call("invokeEvent", "nothing", 1, "json") == {"invocationId": "4"}
     with pytest.raises(NodeError) as caught:
         connected.call("invokeEvent", "wrong", 1, "json")
-    assert caught.value.detail["name"] == "InvocationFailed"
+    assert caught.value.detail["name"] == "BadRequest"
     assert connected.recorder.payloads("server-message") == []
 
 
