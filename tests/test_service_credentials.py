@@ -226,7 +226,8 @@ def test_the_password_of_a_proxy_does_not_show(said: Any) -> None:
     with ClosedPort() as port:
         proxy = "http://user:%s@127.0.0.1:%d" % (PASSWORD, port.port)
         for endpoint in ("http://demo.example.test", "https://demo.example.test"):
-            with WebPubSubServiceClient(endpoint, "plaza", KEY, proxies=proxy, retry=NONE, logging_enable=True) as service:
+            options = {"proxies": proxy, "retry": NONE, "logging_enable": True}
+            with WebPubSubServiceClient(endpoint, "plaza", KEY, **options) as service:
                 with pytest.raises(errors.ServiceConnectionError, match="proxy") as caught:
                     service.send_to_all(1)
             assert PASSWORD not in shown(caught.value)

@@ -290,7 +290,8 @@ BODIES: List[Tuple[Any, Optional[str], str, bytes]] = [
                                                                               b"ac"),
     ("hi", BINARY, BINARY, b"hi"), (b"", None, BINARY, b""),
     (io.StringIO("Hello World"), BINARY, BINARY, b"Hello World"), (io.BytesIO(b"\xff"), BINARY, BINARY, b"\xff"),
-    (io.BytesIO(b"\xfe"), None, BINARY, b"\xfe"), (io.StringIO("x"), TEXT, TEXT, b"x"), (io.StringIO(""), TEXT, TEXT, b""),
+    (io.BytesIO(b"\xfe"), None, BINARY, b"\xfe"), (io.StringIO("x"), TEXT, TEXT, b"x"),
+    (io.StringIO(""), TEXT, TEXT, b""),
 ]
 
 
@@ -437,8 +438,8 @@ def test_pages_and_the_token_that_leads_on(peer: ScriptedHttp, service: WebPubSu
                                                                                            "bare"]
 
 
-BAD_PAGES = [b"", b"[]", b"{}", b'{"value":5}', b'{"value":[5]}', b'{"value":[{}]}', b"<html>", b'{"value":[{"connectionId":1}]}',
-             b"\xff", b"[" * 5000]
+BAD_PAGES = [b"", b"[]", b"{}", b'{"value":5}', b'{"value":[5]}', b'{"value":[{}]}', b"<html>",
+             b'{"value":[{"connectionId":1}]}', b"\xff", b"[" * 5000]
 
 
 @pytest.mark.parametrize("body", BAD_PAGES, ids=range(len(BAD_PAGES)))

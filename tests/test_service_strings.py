@@ -143,12 +143,14 @@ def test_values_in_filters(made: Any, text: str) -> None:
 
 @pytest.mark.parametrize("made, words", [
     (lambda: odata("userId eq '{}'", "a"), "between quotes"), (lambda: odata("userId eq {}"), "no value"),
-    (lambda: odata("userId eq {name}", nam="a"), "no value"), (lambda: odata("userId", "a"), "does not use the value 0"),
+    (lambda: odata("userId eq {name}", nam="a"), "no value"),
+    (lambda: odata("userId", "a"), "does not use the value 0"),
     (lambda: odata("userId", b="a"), "does not use the value b"), (lambda: odata("{:x}", 1), "no format"),
     (lambda: odata("{!r}", 1), "no format"), (lambda: odata("{0.real}", 1), "no value"),
     (lambda: odata("{", 1), "braces"), (lambda: odata("}", 1), "braces"), (lambda: odata(5), "str"),
     (lambda: odata("{}", 1.5), "float"), (lambda: odata("{}", b"x"), "bytes"), (lambda: odata("{}", []), "empty list"),
-    (lambda: odata("{}", [["a"]]), "list"), (lambda: odata("{}", {"a"}), "set"), (lambda: odata("{}", object()), "object"),
+    (lambda: odata("{}", [["a"]]), "list"), (lambda: odata("{}", {"a"}), "set"),
+    (lambda: odata("{}", object()), "object"),
 ])
 def test_what_a_filter_cannot_carry(made: Any, words: str) -> None:
     with pytest.raises(InvalidArgument, match=words):
@@ -177,7 +179,8 @@ def test_the_vector_of_the_reference(monkeypatch: Any) -> None:
 
 
 @pytest.mark.parametrize("protocol, path", [
-    ("Default", "/client/hubs/plaza"), ("mqtt", "/clients/mqtt/hubs/plaza"), ("SOCKETIO", "/clients/socketio/hubs/plaza"),
+    ("Default", "/client/hubs/plaza"), ("mqtt", "/clients/mqtt/hubs/plaza"),
+    ("SOCKETIO", "/clients/socketio/hubs/plaza"),
 ])
 def test_each_kind_of_client_has_its_path(protocol: str, path: str) -> None:
     assert client_path("plaza", protocol) == path

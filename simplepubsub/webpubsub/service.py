@@ -14,9 +14,7 @@ from .access_tokens import client_path, sign_client_token
 from .arguments import check_group
 from .connection_string import check_endpoint, parse_connection_string
 from .service_credentials import KeySigner, make_signer
-from .service_errors import Place, response_error
 from .service_http import Operation, Pipeline
-from .service_log import Hider
 from .service_operations import Operations, group_segment, names, text
 from .service_options import (
     API_VERSION,
@@ -299,11 +297,7 @@ class WebPubSubServiceClient(Operations):
         operation = Operation(
             "send_request", method, path, query, bytes(body or b""), repeatable=method in _IDEMPOTENT
         )
-        answer = self._pipeline.run(operation, applied)
-        error = None
-        if answer.status >= 400:
-            place = Place("send_request", method, self.endpoint + path, Hider(()), self._pipeline.signer.hint)
-            error = response_error(answer, place, "")
+        answer, error = self._pipeline.ask(operation, applied)
         return HttpResponse(answer.status, answer.reason, answer.headers, answer.body, error)
 
     def _below_endpoint(self, url: str) -> Tuple[str, List[Tuple[str, str]]]:

@@ -20,6 +20,7 @@ from ..exceptions import (
     RemoteProtocolError,
     ServiceConnectionError,
     ServiceError,
+    ServiceResponseError,
 )
 from .service_credentials import KeySigner, Signer
 from .service_errors import Place, connection_error, response_error
@@ -39,7 +40,7 @@ Query = Sequence[Tuple[str, str]]
 class Operation(NamedTuple):
     """One call of the REST interface.
 
-    ``path`` is percent-encoded and begins with "/"; ``ok`` are the statuses that are no error, empty for all of them.
+    ``path`` is percent-encoded and begins with "/"; ``ok`` are the statuses that are no error, empty for all below 400.
     ``repeatable`` says that carrying it out twice is the same as once.
     """
 
@@ -105,10 +106,20 @@ class Pipeline:
         self._lines.get().close()
 
     def run(self, operation: Operation, options: CallOptions) -> Answer:
-        """Return the answer to an operation.
+        """Return the answer to an operation, if its status is one of ``operation.ok``; raises as `ask` does.
 
-        Raises ServiceResponseError and ServiceConnectionError kinds, ClientStopped when the client is closed meanwhile,
-        and what a token credential raises.
+        Raises ServiceResponseError for any other status.
+        """
+        answer, error = self.ask(operation, options)
+        if error is not None:
+            raise error
+        return answer
+
+    def ask(self, operation: Operation, options: CallOptions) -> Tuple[Answer, Optional[ServiceResponseError]]:
+        """Return the last answer to an operation, and the error that it stands for if it is one.
+
+        Raises ServiceConnectionError kinds, ClientStopped when the client is closed meanwhile, RemoteProtocolError for
+        an answer of over 16 MiB, and what a token credential raises.
         """
         deadline = Deadline(options.timeout)
         query = self._complete_query(operation, options.params)
@@ -131,8 +142,8 @@ class Pipeline:
                 again = operation.repeatable or options.repeat_sends or not problem.written
                 error, delay = problem, options.retry.delay(attempt) if again and not deadline.expired() else None
             else:
-                if answer.status in operation.ok or not operation.ok and answer.status not in RETRIED:
-                    return answer
+                if answer.status in operation.ok or not operation.ok and answer.status < 400:
+                    return answer, None
                 refusal = response_error(answer, place, headers["x-ms-client-request-id"])
                 if answer.status == 401:
                     self.signer.refused()
@@ -141,8 +152,8 @@ class Pipeline:
                     delay = refusal.retry_after
             left = deadline.remaining()
             if delay is None or (left is not None and delay >= left):
-                if answer is not None and not operation.ok:
-                    return answer
+                if answer is not None and isinstance(error, ServiceResponseError):
+                    return answer, error
                 raise error
             log.info("%s; trying again in %.1f s (attempt %d)", error.message, delay, attempt + 1)
             if lines.pause(delay):
