@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="hub=H,url=U,events=E,system=S",
-        help="send events to this URL, as CloudEvents; repeatable, and the first one that takes an event gets it. url is "
+        help="send events to this URL, as CloudEvents; repeatable, and the first that takes an event gets it. url is "
         "http or https, {hub} and {event} in its path or query stand for the names. hub: one hub (default: all). "
         "events: user events, with + between them, or * (default), or nothing for none. system: any of connect, "
         "connected, disconnected (these three by default), joined, left, with + between them. timeout: seconds for an "

@@ -15,6 +15,7 @@ from simplepubsub import cli
 from simplepubsub.server import DEVELOPMENT_ACCESS_KEY
 from tests.helpers import scaled, self_signed, subprocess_python
 from tests.rawclient import PLAIN, RawClient
+from tests.upstreams import ScriptedUpstream
 
 ROOT = Path(__file__).resolve().parent.parent
 OWN_KEY = "a-key-of-our-own-0123456789abcdef-0123456789"
@@ -64,6 +65,28 @@ def test_serve_with_tls_and_a_key_of_ones_own(tmp_path):
         assert child.wait().returncode == 0
 
 
+def test_events_go_to_event_handlers_in_order():
+    with ScriptedUpstream() as upstream:
+        first = "hub=news,url=%s,events=one+two,system=connect+joined" % upstream.url("/first/{event}?codes=a,b&c==d")
+        second = "url=%s" % upstream.url("/second/{hub}/{event}")
+        options = ["--hub", "news", "--event-handler", first, "--event-handler", second]
+        with serve("--port", "0", *options) as child:
+            with RawClient(url_of(child), PLAIN) as client:
+                client.join("lobby")
+                for number, event in enumerate(("one", "two", "three")):
+                    client.send({"type": "event", "event": event, "data": 1, "ackId": number})
+                    assert client.receive()["success"] is True
+                client.close()
+            upstream.wait(7)
+            child.interrupt()
+            assert child.wait().returncode == 0
+        assert [request.path for request in upstream.posts] == [
+            "/first/connect?codes=a,b&c==d", "/second/news/connected", "/first/joined?codes=a,b&c==d",
+            "/first/one?codes=a,b&c==d", "/first/two?codes=a,b&c==d",
+            "/second/news/three", "/second/news/disconnected",
+        ]  # fmt: skip
+
+
 def test_the_key_may_come_from_the_environment():
     with serve("--port", "0", env={"SIMPLEPUBSUB_ACCESS_KEY": OWN_KEY}) as child:
         assert "AccessKey=%s;" % OWN_KEY in child.wait_line("connection string:")
@@ -111,6 +134,12 @@ REFUSALS = [
     (["serve", "--port", "0", "--tls-cert", __file__], "cannot use the certificate"),
     (["serve", "--port", "0", "--hub", "no/hub"], "hub must be"),
     (["serve", "--log-level", "loud"], "invalid choice"),
+    (["serve", "--port", "0", "--event-handler", "hub=plaza"], "--event-handler: url= is missing"),
+    (["serve", "--port", "0", "--event-handler", "http://h/"], "--event-handler: expected one of hub=, url="),
+    (["serve", "--port", "0", "--event-handler", "url=http://{hub}/"], "not in its host"),
+    (["serve", "--port", "0", "--event-handler", "url=http://h/,events=1st"], "names of user events"),
+    (["serve", "--port", "0", "--event-handler", "url=http://h/,system=message"], "not 'message'"),
+    (["serve", "--port", "0", "--event-handler", "url=http://h/,hub=no/hub"], "hub must be"),
     (["dance"], "invalid choice"),
 ]
 

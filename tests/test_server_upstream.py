@@ -82,7 +82,9 @@ def test_every_header_of_every_kind_of_event(fresh_server, upstream):
 )
 def test_each_data_type_goes_up_and_comes_back(connect, upstream, data_type, data, content_type, body):
     parameters = "" if data_type == "binary" else "; charset=utf-8"
-    upstream.script = lambda request: (200, {"Content-Type": request.headers["content-type"] + parameters}, request.body)
+    upstream.script = lambda request: (
+        200, {"Content-Type": request.headers["content-type"] + parameters}, request.body,
+    )  # fmt: skip
     client = connect(RELIABLE)
     client.send({"type": "event", "event": "echo", "dataType": data_type, "data": data, "ackId": 1})
     reply = client.receive()
@@ -211,6 +213,13 @@ def test_state_is_kept_replaced_and_sent_and_shared_with_functions(server, conne
     assert states["again"] == states["cleared"] == {"room": "\u00e9", "by": "function"}
     assert states["empty"] == {} and "ce-connectionstate" not in upstream.events("empty")[0].headers
     assert caplog.text.count("ignored a connection state") == 3
+
+
+def test_a_long_state(connect, upstream):
+    state = {"text": "x" * 5500}
+    upstream.script = lambda request: (204, header(state), b"") if request.event == "connect" else 204
+    connect(PLAIN)
+    assert state_of(upstream.wait(1, "connected")[0]) == state
 
 
 def test_a_state_that_is_no_json_is_not_sent(server, connect, upstream, caplog):

@@ -5,6 +5,7 @@ Needs aiohttp: ``pip install 'simplepubsub[server]'``.
 
 from __future__ import annotations
 
+from ..exceptions import RefuseEvent
 from .app import Server
 from .control import ConnectionInfo, HubControl
 from .event_routes import EventRoute
@@ -27,5 +28,6 @@ __all__ = [
     "HubControl",
     "Limits",
     "RefuseConnection",
+    "RefuseEvent",
     "Server",
 ]

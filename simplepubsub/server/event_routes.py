@@ -97,7 +97,7 @@ class EventRoute:
     ``hub`` None means every hub, ``events`` None every user event. Raises InvalidArgument.
     """
 
-    __slots__ = ("events", "handler", "hub", "retry_delays", "ssl", "system", "template", "timeout")
+    __slots__ = ("__weakref__", "events", "handler", "hub", "retry_delays", "ssl", "system", "template", "timeout")
 
     def __init__(
         self,

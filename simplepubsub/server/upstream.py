@@ -83,10 +83,14 @@ class Upstream:
                 text = outcome.error or ""
             elif not answer.ok:
                 text = "it answered %d" % answer.status
-            log.debug("%s: %d after %.3f s", _shown(route, call), answer.status, time.monotonic() - begin)
-        except (UpstreamFailure, InvalidArgument) as error:
+            if log.isEnabledFor(logging.DEBUG):
+                log.debug("%s: %d after %.3f s", _shown(route, call), answer.status, time.monotonic() - begin)
+        except UpstreamFailure as error:
             text = str(error)
-            outcome = Outcome(error="the event handler failed: %s" % text)
+            outcome = Outcome(error=error.told)
+        except InvalidArgument as error:
+            text = "the event cannot be sent: %s" % error
+            outcome = Outcome(error=text)
         except Exception:  # a fault of ours: the connection's other events must not wait for this one for ever
             log.exception("%s failed", _shown(route, call))
             outcome = Outcome(error="the event handler could not be called")
@@ -101,7 +105,8 @@ class Upstream:
             answer = await self._exchange(route, event, letters, MAX_CONNECT_ANSWER, True)
         except (UpstreamFailure, InvalidArgument) as error:
             log.error("connect at %s failed: %s", route.name, error)
-            raise RefuseConnection(500, "the event handler of connect failed") from None
+            told = error.told if isinstance(error, UpstreamFailure) else "the event cannot be sent"
+            raise RefuseConnection(500, told) from None
         return read_connect_answer(answer, request)
 
     async def _exchange(

@@ -73,9 +73,9 @@ def connect_request(request: ConnectRequest, letters: Correspondence, origin: st
     """Return the event that asks whether a client may connect."""
     body = {
         "claims": {str(key): _strings(value) for key, value in request.claims.items()},
-        "query": {key: list(values) for key, values in request.query.items()},
-        "headers": {key: list(values) for key, values in request.headers.items()},
-        "subprotocols": list(request.subprotocols),
+        "query": _cleaned(request.query),
+        "headers": _cleaned(request.headers),
+        "subprotocols": [_clean(item) for item in request.subprotocols],
         "clientCertificates": [dict(item._asdict()) for item in request.client_certificates],
     }
     headers = _headers("connect", "connect", request.hub, request.connection_id, request.user_id, origin, keys)
@@ -142,8 +142,16 @@ def _strings(value: Any) -> List[str]:
     return [item if isinstance(item, str) else json.dumps(item) for item in values]
 
 
+def _cleaned(table: Mapping[str, List[str]]) -> Dict[str, List[str]]:
+    return {_clean(key): [_clean(value) for value in values] for key, values in table.items()}
+
+
+def _clean(text: str) -> str:
+    """Return a text of a request without the half characters that stand for octets which are not UTF-8."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def _json(value: Any) -> bytes:
-    # Escapes only: whatever bytes a client put into its headers, every JSON parser reads this.
     return json.dumps(value, separators=(",", ":")).encode("ascii")
 
 
@@ -167,7 +175,8 @@ def read_event_answer(answer: Answer, limit: int) -> Outcome:
         data = cloud_events.decode_payload(answer.body, data_type, charset)
         return Outcome(outgoing(None, None, data, data_type, limit), state=state)
     except InvalidArgument as error:
-        return Outcome(error="the event handler's answer cannot be used: %s" % error)
+        log.error("the answer to a user event cannot be used: %s", error)
+        return Outcome(error="the event handler's answer cannot be used")
 
 
 def read_connect_answer(answer: Answer, request: ConnectRequest) -> ConnectReply:

@@ -6,9 +6,11 @@ Protocol reference 6.10. Redirects are not followed: an event goes where it was 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import socket
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+import weakref
+from typing import Any, Dict, List, MutableMapping, Optional, Sequence, Tuple
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -35,11 +37,25 @@ _KEEP_ALIVE = 3.0
 #: Threads that resolve host names.
 _RESOLVERS = 4
 
+#: Longest header of an answer, as a connection state may be; aiohttp before 3.9 has a limit of its own, 8,190.
+_HEADER_LIMITS: Dict[str, Any] = {
+    name: 64 * 1024
+    for name in ("max_line_size", "max_field_size")
+    if name in inspect.signature(aiohttp.ClientSession.__init__).parameters
+}
+
 _NETWORK_ERRORS = (aiohttp.ClientError, OSError, EOFError)
 
 
 class UpstreamFailure(SimplePubSubError):
-    """A handler could not be asked, or gave no answer that counts as one; the text contains no secret."""
+    """A handler could not be asked, or gave no answer that counts as one.
+
+    The text is for logs and contains no secret; ``told`` is what the client may know.
+    """
+
+    def __init__(self, text: str, told: str = "the event handler failed") -> None:
+        super().__init__(text)
+        self.told = told
 
 
 class HttpClient:
@@ -52,7 +68,7 @@ class HttpClient:
         self._session: Optional[aiohttp.ClientSession] = None
         self._connector: Optional[_Connector] = None
         self._resolvers: Optional[Workers] = None
-        self._rooms: Dict[EventRoute, asyncio.Semaphore] = {}
+        self._rooms: MutableMapping[EventRoute, asyncio.Semaphore] = weakref.WeakKeyDictionary()
 
     async def post(
         self, route: EventRoute, request: Request, letters: Correspondence, limit: int, needs_body: bool
@@ -65,7 +81,7 @@ class HttpClient:
         try:
             return await asyncio.wait_for(self._attempts(route, request, letters, limit, needs_body), route.timeout)
         except asyncio.TimeoutError:
-            raise UpstreamFailure("no answer within %g s" % route.timeout) from None
+            raise UpstreamFailure("no answer within %g s" % route.timeout, "the event handler is too slow") from None
 
     async def _attempts(
         self, route: EventRoute, request: Request, letters: Correspondence, limit: int, needs_body: bool
@@ -86,7 +102,7 @@ class HttpClient:
             except (Unreachable,) + _NETWORK_ERRORS as error:
                 text = str(error) if isinstance(error, Unreachable) else _cause(error)
                 if delay is None or isinstance(error, aiohttp.ClientConnectorCertificateError):
-                    raise UpstreamFailure(text) from None
+                    raise UpstreamFailure(text, "the event handler cannot be reached") from None
             log.info("%s: %s; trying again in %g s", route.name, text, delay)
             await asyncio.sleep(delay)
         raise AssertionError("unreachable")
@@ -157,6 +173,7 @@ class HttpClient:
                 # No compression is asked for: a small answer must not become a huge one.
                 headers={"User-Agent": "simplepubsub/" + __version__, "Accept-Encoding": "identity"},
                 auto_decompress=False,
+                **_HEADER_LIMITS,
             )
         return self._session
 
@@ -181,21 +198,18 @@ class _Connector(aiohttp.TCPConnector):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._made: List[Any] = []
+        self._made: Any = weakref.WeakSet()
 
     async def connect(self, *args: Any, **options: Any) -> Any:
         """Return a connection, as the base class does, and remember its transport."""
         connection = await super().connect(*args, **options)
-        transport = connection.transport
-        if transport is not None and not any(item is transport for item in self._made):
-            self._made = [item for item in self._made if not item.is_closing()]
-            self._made.append(transport)
+        if connection.transport is not None:
+            self._made.add(connection.transport)
         return connection
 
     def abort(self) -> None:
         """Cut every connection."""
-        made, self._made = self._made, []
-        for transport in made:
+        for transport in list(self._made):
             transport.abort()
 
 
