@@ -60,10 +60,11 @@ class DataType(str, enum.Enum):
 class Message(Inbound):
     """One message from a group or from the server.
 
-    ``kind`` is "group" or "server"; ``data`` is str ("text"), bytes ("binary" and "protobuf") or any JSON value
-    ("json"); ``from_user_id`` is the publisher's user id, None when anonymous or unknown; ``sequence_id`` is 0 outside
-    reliable subprotocols; ``after_gap`` is True on the first message after a session that could not be recovered;
-    ``stream`` is a `StreamInfo`, None outside streams.
+    ``kind`` is "group" or "server"; ``data`` is str ("text"), bytes ("binary"), the bytes of a serialised
+    ``google.protobuf.Any`` ("protobuf") or any JSON value ("json"); ``from_user_id`` is the publisher's user id, None
+    when anonymous or unknown, and always on protobuf subprotocols; ``sequence_id`` is 0 outside reliable subprotocols;
+    ``after_gap`` is True on the first message after a session that could not be recovered; ``stream`` is a
+    `StreamInfo`, None outside streams.
     """
 
     __slots__ = ("data", "data_type", "from_user_id", "group", "kind", "stream")

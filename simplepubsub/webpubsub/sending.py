@@ -58,10 +58,11 @@ class Sending:
     ) -> None:
         """Publish ``data`` to ``group`` and wait for the acknowledgement.
 
-        ``data_type`` is "text", "json" or "binary"; None infers it from str, bytes-like, anything else. ``no_echo``
-        keeps the message from this connection. ``ack=False`` returns once the message is queued. Sending again with
-        the ``ack_id`` of a failed send is deduplicated by the service. Timeout and errors as `join_group`, and
-        MessageTooLarge.
+        ``data_type`` is "text", "json", "binary", or "protobuf" for a message object of the protobuf library or the
+        bytes of a ``google.protobuf.Any``; None infers it from str, bytes-like, message object, anything else.
+        ``no_echo`` keeps the message from this connection. ``ack=False`` returns once the message is queued. Sending
+        again with the ``ack_id`` of a failed send is deduplicated by the service. Timeout and errors as `join_group`,
+        and MessageTooLarge.
         """
         self._send(self._publish(group, data, data_type, no_echo), ack_id, ack, timeout)
 
