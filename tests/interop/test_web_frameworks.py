@@ -168,7 +168,7 @@ def django_site(handler: EventHandler) -> None:
 
 
 def fastapi_mount(handler: EventHandler) -> Tuple[Any, str]:
-    fastapi = peers.require("fastapi", "the event handler in FastAPI", python=(3, 8))
+    fastapi = peers.require("fastapi", "the event handler in FastAPI")
     app = fastapi.FastAPI()
 
     @app.get("/")
