@@ -22,11 +22,14 @@ OUTPUT = {
     "publish_with_futures.py": r"20000 sent, 0 failed\nacknowledged: 20000\n",
     "quickstart.py": r"received 'hello' from (ann|somebody) in lobby\n",
     "receive_loop.py": r"job: sweep\njob: wash\njob: cook\ndone\n",
+    "service_broadcast.py": r"ann received 2 messages\nbob received 3 messages\neve received 1 messages\n"
+                            r"in the lobby: ann, bob, eve\n",
     "reconnect_and_gap.py": r"one in sequence\ntwo in sequence\nthree in sequence\nrecovered: True\nmore after a gap\n",
 }
 
-#: Those that break or configure their own server and so take no URL.
-OWN_SERVER = {"event_handler_flask.py", "event_handler_plain.py", "reconnect_and_gap.py"}
+#: Those that break or configure their own server, or take its connection string, and so take no URL.
+OWN_SERVER = {"event_handler_flask.py", "event_handler_plain.py", "reconnect_and_gap.py",
+              "service_broadcast.py"}
 
 RUN = "import runpy, sys\npath = sys.argv.pop(1)\nsys.argv[0] = path\nrunpy.run_path(path, run_name='__main__')"
 
