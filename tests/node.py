@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from tests import peers
 from tests.children import REPOSITORY, Child
@@ -103,6 +103,11 @@ class Node(Child):
             client.call("start")
             client.recorder.wait_event("connected", timeout=10)
         return client
+
+    def socket(self, url: str, name: str = "socket", protocols: Sequence[str] = ()) -> JsObject:
+        """Connect a bare WebSocket of the package ws, which makes a simple client."""
+        self.do("make", kind="socket", name=name, url=url, protocols=protocols)
+        return JsObject(self, name)
 
     def service(self, hub: str, name: str = "service", **options: Any) -> JsObject:
         """Make a WebPubSubServiceClient: `connectionString`, or `endpoint` and `token` for a token credential."""

@@ -235,3 +235,36 @@ def test_groups_and_roles_of_the_token(server, node, url):
     assert client.values(1) == ["x"]
     with pytest.raises(NodeError, match="Forbidden"):
         client.call("sendToGroup", "quay", "x", "text")
+
+
+def test_protobuf_payloads_travel_through_json_in_both_directions(node, url):
+    theirs = node.client(url())
+    with WebPubSubClient(url()) as ours:
+        theirs.call("joinGroup", "lobby")
+        ours.join_group("quay")
+        ours.send_to_group("lobby", b"\3\4", "protobuf")
+        theirs.call("sendToGroup", "quay", b"\5\6", "protobuf")
+        assert [(one["data"], one["dataType"]) for one in theirs.messages(1)] == [(b"\3\4", "protobuf")]
+        message = ours.receive(timeout=10)
+        assert (message.data, message.data_type) == (b"\5\6", "protobuf")
+
+
+def test_a_bare_websocket_is_a_simple_client(server, node, url):
+    server.on("message", handler=lambda event: event.data)
+    socket = node.socket(url(user_id="mina"))
+    for value in ("h\u00e9llo \U0001f600", b"\0\1\xff", "x" * 100_000):
+        socket.call("send", value)
+    assert socket.recorder.wait_for(3, 10, name="message") == ["h\u00e9llo \U0001f600", b"\0\1\xff", "x" * 100_000]
+    socket.call("ping", b"there?")
+    assert socket.recorder.wait_event("pong") == b"there?"
+    server.hub("plaza").send_to_user("mina", {"a": 1})
+    assert socket.recorder.wait_for(4, 10, name="message")[3] == '{"a":1}'
+    server.hub("plaza").close_user_connections("mina")
+    assert socket.recorder.wait_event("close")["code"] == 1000
+
+
+def test_a_bare_websocket_may_close_with_a_code_of_its_own(server, node, url):
+    socket = node.socket(url())
+    socket.call("close", 4001, "enough")
+    assert socket.recorder.wait_event("close")["code"] == 4001
+    wait_until(lambda: server.connections() == [])

@@ -76,6 +76,19 @@ const makers = {
     return client;
   },
 
+  // A simple WebSocket client: bare frames.
+  async socket({ name, url, protocols }) {
+    const { default: WebSocket } = await import("ws");
+    const socket = new WebSocket(url, protocols);
+    socket.on("message", (data, binary) => {
+      send({ of: name, event: "message", payload: binary ? encode(data) : data.toString() });
+    });
+    socket.on("pong", (data) => send({ of: name, event: "pong", payload: encode(data) }));
+    socket.on("close", (code, reason) => send({ of: name, event: "close", payload: { code, reason: reason.toString() } }));
+    await new Promise((resolve, reject) => socket.once("open", resolve).once("error", reject));
+    return socket;
+  },
+
   async service({ connectionString, endpoint, token, hub, options }) {
     const sdk = await import("@azure/web-pubsub");
     odata = sdk.odata;
