@@ -230,6 +230,8 @@ class Invocations:
         self._decide_locked(invocation_id, error)
 
     def link_lost_locked(self) -> None:
+        if self._engine.supervisor is None or self._engine.supervisor.stopping:
+            return  # by our own doing; `stopped_locked` is next
         for invocation_id, invocation in list(self._pending.items()):
             if invocation.written:
                 text = "the connection was lost before the answer to the invocation %s: the event may or may not have "

@@ -37,7 +37,7 @@ WINDOW_FRAGMENTS = 1000
 REWIND_PAUSE = 0.5
 
 #: How long the end waits for outstanding acknowledgements after the last sign of progress (seconds).
-END_PATIENCE = 2.0
+END_PATIENCE = 5.0
 
 
 class StreamState(str, enum.Enum):
