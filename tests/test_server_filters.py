@@ -1,4 +1,4 @@
-"""The filter language (protocol reference 5.4): tables, any text at all, and filters made together with their meaning."""
+"""The filter language (protocol reference 5.4): tables, any text, and filters made together with their meaning."""
 
 from __future__ import annotations
 
@@ -223,8 +223,8 @@ def test_text_that_invites_backtracking_takes_no_time():
 # --- any text at all --------------------------------------------------------------------------------------------------
 
 PIECES = ["userId", "connectionId", "groups", "protocol", "and", "or", "not", "eq", "ne", "gt", "in", "(", ")", ",",
-          "'a'", "'", "''", "1", "-1", "null", "true", "length(", "substring(", "contains(", "indexof(", " ", "  ", "\n",
-          "\u00fc", ">", "x", "9" * 25]
+          "'a'", "'", "''", "1", "-1", "null", "true", "length(", "substring(", "contains(", "indexof(", " ", "\n",
+          "  ", "\u00fc", ">", "x", "9" * 25]
 
 
 @given(st.one_of(st.text(max_size=60), st.lists(st.sampled_from(PIECES), max_size=25).map(" ".join),

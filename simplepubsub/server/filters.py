@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import operator
 import re
-from typing import Any, Callable, Dict, List, NamedTuple, NoReturn, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, NoReturn, Tuple
 
 from ..exceptions import InvalidArgument
+from .filter_functions import FUNCTIONS, MAX_INTEGER, NAMES
 
 __all__ = ["FilterError", "MAX_LENGTH", "MAX_NESTING", "compile_filter"]
 
@@ -25,8 +26,6 @@ MAX_NESTING = 100
 
 #: Longest filter in characters: it is evaluated for every connection of a hub.
 MAX_LENGTH = 64 * 1024
-
-_MAX_INTEGER = 2**63 - 1
 
 _TOKEN = re.compile(
     r"(?P<space>[ \t\r\n]+)|(?P<string>'(?:[^']|'')*')|(?P<integer>-?[0-9]+)|(?P<word>[A-Za-z_][A-Za-z0-9_]*)"
@@ -196,8 +195,8 @@ class _Parser:
         if word in _CONSTANTS:
             kind, value = _CONSTANTS[word]
             return _constant(kind, value, token.position)
-        if word in _NAMES:
-            kind, run = _NAMES[word]
+        if word in NAMES:
+            kind, run = NAMES[word]
             return _Node(kind, run, token.position)
         text = "unknown name %s; there are userId, connectionId, groups and protocol" % ascii(token.text[:40])
         raise FilterError(text, token.position)
@@ -209,9 +208,9 @@ class _Parser:
 
     def _call(self, name: str, token: _Token) -> _Node:
         """Parse the arguments of a function, from the parenthesis on."""
-        function = _FUNCTIONS.get(name)
+        function = FUNCTIONS.get(name)
         if function is None:
-            text = "unknown function %s; there are %s" % (ascii(token.text[:40]), ", ".join(_FUNCTIONS))
+            text = "unknown function %s; there are %s" % (ascii(token.text[:40]), ", ".join(FUNCTIONS))
             raise FilterError(text, token.position)
         self._enter()
         self._advance()
@@ -274,7 +273,7 @@ def _check_depth(node: _Node) -> _Node:
 
 def _integer(token: _Token) -> int:
     # Not int() first: that refuses very long ones with an error of its own.
-    if len(token.text.lstrip("-").lstrip("0")) > 19 or abs(int(token.text)) > _MAX_INTEGER:
+    if len(token.text.lstrip("-").lstrip("0")) > 19 or abs(int(token.text)) > MAX_INTEGER:
         raise FilterError("an integer has at most 64 bits", token.position)
     return int(token.text)
 
@@ -337,64 +336,9 @@ def _comparison(left: _Node, word: str, right: _Node, at: int) -> _Node:
     return _Node("a condition", run, left.position, 1 + max(left.depth, right.depth))
 
 
-# --- names and functions ----------------------------------------------------------------------------------------------
-
-_NAMES: Dict[str, Tuple[str, Run]] = {
-    "userid": ("a string", operator.attrgetter("user_id")),
-    "connectionid": ("a string", operator.attrgetter("connection_id")),
-    "groups": ("groups", operator.attrgetter("groups")),
-    "protocol": ("a string", operator.attrgetter("wire.subprotocol")),
-}
-
-
-class _Function(NamedTuple):
-    arguments: Tuple[str, ...]
-    required: int
-    result: str
-    apply: Callable[..., Any]
-
-
 def _applied(function: Callable[..., Any], arguments: List[_Node]) -> Run:
     if len(arguments) == 1:
         only = arguments[0].run
         return lambda item: function(only(item))
     runs = [node.run for node in arguments]
     return lambda item: function(*[run(item) for run in runs])
-
-
-def _mapped(function: Callable[[str], Any]) -> Callable[[Optional[str]], Any]:
-    return lambda text: None if text is None else function(text)
-
-
-def _tested(function: Callable[[str, str], bool]) -> Callable[[Optional[str], Optional[str]], bool]:
-    return lambda text, part: text is not None and part is not None and function(text, part)
-
-
-def _substring(text: Optional[str], start: Optional[int], count: Optional[int] = _MAX_INTEGER) -> Optional[str]:
-    if text is None or start is None or count is None:
-        return None
-    start = max(start, 0)
-    return text[start : start + max(count, 0)]
-
-
-def _indexof(text: Optional[str], part: Optional[str]) -> int:
-    return -1 if text is None or part is None else text.find(part)
-
-
-def _concat(a: Optional[str], b: Optional[str]) -> Optional[str]:
-    return None if a is None or b is None else a + b
-
-
-_ONE, _TWO = ("a string",), ("a string", "a string")
-_FUNCTIONS: Dict[str, _Function] = {
-    "tolower": _Function(_ONE, 1, "a string", _mapped(str.lower)),
-    "toupper": _Function(_ONE, 1, "a string", _mapped(str.upper)),
-    "trim": _Function(_ONE, 1, "a string", _mapped(str.strip)),
-    "substring": _Function(("a string", "an integer", "an integer"), 2, "a string", _substring),
-    "startswith": _Function(_TWO, 2, "a condition", _tested(str.startswith)),
-    "endswith": _Function(_TWO, 2, "a condition", _tested(str.endswith)),
-    "contains": _Function(_TWO, 2, "a condition", _tested(str.__contains__)),
-    "indexof": _Function(_TWO, 2, "an integer", _indexof),
-    "concat": _Function(_TWO, 2, "a string", _concat),
-    "length": _Function(("a string or groups",), 1, "an integer", lambda value: None if value is None else len(value)),
-}
