@@ -355,9 +355,10 @@ class ServiceMachine(RuleBasedStateMachine):
     def queue(self, count: int) -> None:
         for _ in range(count):
             next_frame = self.stream.peek()
-            if next_frame is not None:
-                self.stream.advance(self.now)
-                self.up.append(next_frame[1])  # type: ignore[arg-type]
+            if next_frame is None:
+                break
+            self.stream.advance(self.now)
+            self.up.append(next_frame[1])  # type: ignore[arg-type]
 
     @precondition(lambda self: self.stream.state is StreamState.OPEN)
     @rule(count=st.integers(1, 4))
@@ -424,8 +425,10 @@ class ServiceMachine(RuleBasedStateMachine):
     def in_order_and_once(self) -> None:
         assert self.accepted == list(range(1, len(self.accepted) + 1))
         assert len(self.accepted) <= self.written
-        # Only an end that had waited for long enough may overtake a fragment, and then it is not silent about it.
-        assert self.stream.state is not StreamState.FAILED or self.overtaken, self.stream.failure
+        # Only an end that had waited for long enough may overtake a fragment, and then it is not silent about it. Nor
+        # when that is merely possible, since the service was too lazy to say what it has accepted.
+        doubt = self.overtaken or self.stream._refused is not None or self.stream._end_repeated
+        assert self.stream.state is not StreamState.FAILED or doubt, self.stream.failure
         assert self.stream.state is not StreamState.CLOSED or not self.overtaken
         assert not self.overtaken or self.waited >= outgoing_stream.END_PATIENCE
 
@@ -447,7 +450,7 @@ class ServiceMachine(RuleBasedStateMachine):
             assert self.overtaken or len(self.accepted) == self.written
 
 
-ServiceMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=25)
+ServiceMachine.TestCase.settings = settings(stateful_step_count=40)
 TestService = ServiceMachine.TestCase
 
 
