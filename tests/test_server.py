@@ -360,7 +360,7 @@ def test_a_token_without_user_makes_an_anonymous_user(connect):
         ([RELIABLE], RELIABLE),
         (["graphql-ws", RELIABLE, PLAIN], RELIABLE),
         ([PLAIN, RELIABLE], PLAIN),
-        (["protobuf.webpubsub.azure.v1"], None),
+        (["mqtt"], None),
         (["graphql-ws"], None),
         ([], None),
     ],

@@ -73,8 +73,8 @@ class WebPubSubClient(Sending, Conversing):
     Args:
         credential: a client access URL, a callable that returns a fresh one (asked for every new connection), or a
             `WebPubSubClientCredential`.
-        protocol: "json.reliable" (default), "json", or with the extra ``[protobuf]`` "protobuf.reliable", "protobuf"; or
-            the full name of the subprotocol. Protobuf has no invocations and does not name the publisher.
+        protocol: "json.reliable" (default), "json", or with the extra ``[protobuf]`` "protobuf.reliable" or "protobuf",
+            or the full name of the subprotocol. Protobuf has no invocations and does not name the publisher.
         auto_reconnect: make a new connection when the old session cannot be recovered.
         auto_rejoin_groups: rejoin on a new connection what `join_group` joined.
         replay_unacked: send again on a new connection what the lost one did not acknowledge (at least once); False
