@@ -240,6 +240,18 @@ def test_a_function_that_outlives_a_reset_changes_nothing_after_it(server, conne
     assert seen == [1]
 
 
+def test_a_fault_of_our_own_fails_one_event_and_not_the_next(server, connect, upstream, monkeypatch, caplog):
+    server.add_event_handler(upstream.url(), system=())
+    client = connect(PLAIN)
+    with monkeypatch.context() as patch:
+        patch.setattr(upstream_http.HttpClient, "post", lambda *_: {}["a fault"])
+        client.send(EVENT)
+        assert client.receive()["error"]["name"] == "InternalServerError"
+    client.send(dict(EVENT, ackId=2))
+    assert client.receive() == ok(2)
+    assert "a fault" in caplog.text
+
+
 # --- TLS --------------------------------------------------------------------------------------------------------------
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
-from simplepubsub.server import Server
+from simplepubsub.server import Server, upstream_validation
 from simplepubsub.server.upstream_validation import Timing, allows
-from tests.helpers import run_thread, wait_until
+from tests.helpers import run_thread, scaled, wait_until
 from tests.rawclient import PLAIN, Clients, ok, refused
 from tests.upstreams import SILENCE, ScriptedUpstream
 
@@ -130,6 +132,28 @@ def test_those_who_come_together_ask_once(server, upstream):
         for thread in threads:
             thread.__exit__(None, None, None)
     assert len(questions(upstream)) == 1
+
+
+def test_verdicts_are_bounded_and_nobody_who_waits_is_forgotten(server, connect, upstream, monkeypatch):
+    monkeypatch.setattr(upstream_validation, "_MAX_RECORDS", 2)
+    go = threading.Event()
+
+    def script(request):
+        if request.path == "/one":
+            go.wait(scaled(10))
+        return ALLOWED if request.method == "OPTIONS" else 204
+
+    upstream.script = script
+    server.add_event_handler(upstream.url("/{hub}"), system=())
+    clients = [connect(PLAIN, hub=hub) for hub in ("one", "two", "three", "four")]
+    clients[0].send(EVENT)
+    wait_until(lambda: upstream.requests)
+    for client in clients[1:]:
+        client.send(EVENT)
+        assert client.receive() == ok(1)
+    go.set()
+    assert clients[0].receive() == ok(1)
+    assert len(server._dispatcher._upstream._http._protection._records) == 2
 
 
 def server_with(timing):

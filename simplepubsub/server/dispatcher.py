@@ -128,6 +128,8 @@ class Dispatcher:
             return _reply(await self._workers.run(functools.partial(handler, request)), request)
         except RefuseEvent as refusal:
             raise RefuseConnection(refusal.status, refusal.reason) from None
+        except asyncio.CancelledError:  # an Exception until Python 3.8
+            raise
         except Exception as problem:
             log.error("the connect handler failed", exc_info=problem)
             raise RefuseConnection(500, "the connect handler failed: %s" % type(problem).__name__) from problem

@@ -91,6 +91,8 @@ class Upstream:
         except InvalidArgument as error:
             text = "the event cannot be sent: %s" % error
             outcome = Outcome(error=text)
+        except asyncio.CancelledError:  # an Exception until Python 3.8
+            raise
         except Exception:  # a fault of ours: the connection's other events must not wait for this one for ever
             log.exception("%s failed", _shown(route, call))
             outcome = Outcome(error="the event handler could not be called")

@@ -88,8 +88,8 @@ class AbuseProtection:
         """
         record = self._records.get(url)
         if record is None:
-            while len(self._records) >= _MAX_RECORDS:
-                self._forget(next(iter(self._records)))
+            if len(self._records) >= _MAX_RECORDS:
+                self._forget_oldest()
             record = self._records[url] = _Record()
         if record.question is None and self._loop.time() >= record.due:
             record.question = self._loop.create_task(self._ask(record, shown, ask))
@@ -136,10 +136,12 @@ class AbuseProtection:
             return Verdict(False, True, text)
         return Verdict(True)
 
-    def _forget(self, url: str) -> None:
-        record = self._records.pop(url)
-        if record.question is not None:
-            record.question.cancel()
+    def _forget_oldest(self) -> None:
+        """Make room: of the verdicts that nobody waits for, the one that was asked for first goes."""
+        for url, record in self._records.items():
+            if record.question is None:
+                del self._records[url]
+                return
 
     async def reset(self) -> None:
         """Forget every verdict and cut off open questions."""
