@@ -27,7 +27,7 @@ from .redact import MASK, redact_url
 from .tcp import open_tcp
 from .websocket import WebSocketTransport
 
-__all__ = ["WebSocketDial", "check_proxy"]
+__all__ = ["WebSocketDial", "check_proxy", "close_unfinished"]
 
 Headers = Union[Mapping[str, str], Sequence[str], None]
 
@@ -127,7 +127,7 @@ class _TlsContext:
         return self._dial.handshake_tls(sock, self._context, server_hostname)
 
 
-def _close_unfinished(error: OSError) -> None:
+def close_unfinished(error: OSError) -> None:
     """Close the TLS socket that ``wrap_socket`` had begun: CPython drops it unclosed if the peer has reset it."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         made = frame.f_locals.get("self")
@@ -261,7 +261,7 @@ class WebSocketDial(Dial):
         try:
             tls = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
         except OSError as error:
-            _close_unfinished(error)
+            close_unfinished(error)
             raise
         try:
             self._show(tls)

@@ -19,6 +19,7 @@ from requests.adapters import HTTPAdapter
 from requests.utils import select_proxy
 
 from ..core.deadline import Deadline
+from ..transports.dial import close_unfinished
 from ..transports.tcp import open_tcp
 
 __all__ = ["Aborted", "Answer", "Line"]
@@ -229,6 +230,7 @@ class _Guard:
         self._sock = sock
         self._line = line
         self._opening = opening
+        self.file: Optional[io.BufferedReader] = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
@@ -237,7 +239,8 @@ class _Guard:
         if not self._opening:
             self._line.step = "waiting for the answer"
         self._line.expect()
-        return io.BufferedReader(_Reader(self._sock, self._line, self._opening), 65536)
+        self.file = io.BufferedReader(_Reader(self._sock, self._line, self._opening), 65536)
+        return self.file
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         if not self._opening:
@@ -268,16 +271,24 @@ class _Guarded:
         else:
             sock = self.line.open(self._dns_host, self.port)  # type: ignore[attr-defined]
         # wrap_socket() takes the descriptor away from this object, and abort() must reach the handshake too.
-        self._twin = sock.dup()
-        self.line.hold(self._twin)
+        try:
+            self._twin = sock.dup()
+            self.line.hold(self._twin)
+        except OSError:
+            sock.close()
+            raise
         self.line.step = "TLS handshake"
         return sock
 
     def _tunnel(self) -> None:
         self.line.step = "asking the proxy for a tunnel"
         plain = self.sock
-        self.sock = _Guard(plain, self.line, opening=True)
-        super()._tunnel()  # type: ignore[misc]
+        guard = self.sock = _Guard(plain, self.line, opening=True)
+        try:
+            super()._tunnel()  # type: ignore[misc]
+        finally:
+            if guard.file is not None:
+                guard.file.close()  # older versions of http.client forget it
         self.sock = plain
         plain.settimeout(self.line.limit())
         self.line.step = "TLS handshake"
@@ -285,8 +296,11 @@ class _Guarded:
     def connect(self) -> None:
         try:
             super().connect()  # type: ignore[misc]
-            self.line.hold(self.sock)
             self.sock = _Guard(self.sock, self.line)
+            self.line.hold(self.sock._sock)
+        except OSError as error:
+            close_unfinished(error)
+            raise
         finally:
             if self._twin is not None:
                 self._twin.close()
