@@ -274,6 +274,28 @@ def test_streams_between_the_formats(client: Any, raw: Any) -> None:
         ]  # fmt: skip
 
 
+@pytest.mark.parametrize("publishing, subscribing", [(RELIABLE, "json"), ("json.reliable", PLAIN), (PLAIN, RELIABLE)])
+def test_a_stream_of_the_client_crosses_formats(client: Any, publishing: str, subscribing: str) -> None:
+    publisher, subscriber = client(publishing), client(subscribing)
+    subscriber.join_group("lobby")
+    data = ["one", {"two": 2}, b"three", wrappers_pb2.StringValue(value="four")]
+    with publisher.open_stream("lobby", stream_id="s") as stream:
+        for item in data:
+            stream.write(item)
+    messages = [subscriber.receive(5) for _ in range(5)]
+    assert [message.data for message in messages[:3]] == data[:3] and messages[3].data.endswith(b"four")
+    assert [message.stream for message in messages] == [StreamInfo("s", number, number == 5) for number in range(1, 6)]
+
+
+@BOTH
+def test_an_invocation_is_refused_at_the_call(client: Any, protocol: str) -> None:
+    one = client(protocol)
+    for call in one.invoke_event, one.invoke_event_nowait:
+        with pytest.raises(InvalidArgument, match="use protocol='json.reliable'"):
+            call("sum", [1, 2])
+    one.join_group("lobby")  # it did no harm
+
+
 # ---- P2: cut, and back again ----------------------------------------------------------------------------------------
 
 
