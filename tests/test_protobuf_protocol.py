@@ -235,3 +235,19 @@ def test_no_two_implementations_of_the_library_read_different_messages(seed: int
     assert fast[:2 * len(good)] == slow[:2 * len(good)]
     # They are not equally strict with what is damaged, but never take it for different messages.
     assert [pair for pair in zip(fast, slow) if pair[0] != pair[1] and "'1007'" not in pair] == []
+
+
+def test_a_message_is_encoded_once_and_shared_by_sequence_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    server_wires = pytest.importorskip("simplepubsub.server.wires")
+    from simplepubsub.server.wire import Outgoing
+
+    calls = []
+    encode = codec.encode_message
+    monkeypatch.setattr(codec, "encode_message", lambda *values: calls.append(values) or encode(*values))
+    plain, reliable = map(server_wires.find_wire, ("protobuf.webpubsub.azure.v1", RELIABLE.name.upper()))
+    message = Outgoing("g", "mina", "hi", "text")
+    packed_form = message.packed(plain)
+    assert message.packed(reliable) is packed_form and len(calls) == 1
+    assert packed_form.plain() is packed_form.plain()
+    assert packed_form.number(5) is packed_form.numbered[5]
+    assert packed_form.number(300) == bytes.fromhex("8215" "1213" "0a0567726f7570" "120167" "1a040a026869" "20ac02")

@@ -14,8 +14,8 @@ from .protobuf_schema import AnyMessage
 __all__ = ["MALFORMED", "encode_data", "read_ack_id", "read_data", "read_payload"]
 
 #: What reading a bad message raises, depending on the implementation of the library: text that is not UTF-8 is a
-#: ValueError, endless nesting in unknown fields a RecursionError, and when a message ends too early the C++ one of 3.20
-#: makes a SystemError ("returned a result with an error set") of its own DecodeError.
+#: ValueError, endless nesting in unknown fields a RecursionError. The C++ one of 3.20 only warns of a stray end of a
+#: group; where warnings are errors that becomes a SystemError.
 MALFORMED = (DecodeError, ValueError, RecursionError, SystemError)
 
 
