@@ -21,7 +21,7 @@ from simplepubsub.exceptions import (
 )
 from simplepubsub.webpubsub import InvokeResult
 from tests.helpers import MS, run_thread, scaled, wait_until
-from tests.memory import ClogTransport, Network, memory_client
+from tests.memory import Network, memory_client
 from tests.streamdesk import Desk
 
 Scene = Tuple[Any, Network, Desk]

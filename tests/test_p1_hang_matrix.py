@@ -19,11 +19,13 @@ from simplepubsub.exceptions import (
     ConnectError,
     ConnectTimeout,
     FlushTimeout,
+    InvocationTimeout,
     OutboxFull,
     ReceiveTimeout,
     SendMessageError,
+    StreamTimeout,
 )
-from simplepubsub.webpubsub import RetryPolicy, WebPubSubClient
+from simplepubsub.webpubsub import RetryPolicy, WebPubSubClient, outgoing_stream
 from tests.helpers import (
     DeafPort,
     PeerConnection,
@@ -72,6 +74,10 @@ CALLS: Dict[str, Any] = {
     "large send_to_group": (lambda c, t: c.send_to_group("g", "x" * 10**6, timeout=t), AckTimeout, ClientStopped),
     "send_event": (lambda c, t: c.send_event("e", "x", timeout=t), AckTimeout, ClientStopped),
     "flush": (lambda c, t: c.flush(t), FlushTimeout, ClientStopped),
+    "invoke_event": (lambda c, t: c.invoke_event("e", "x", timeout=t), InvocationTimeout, ClientStopped),
+    "open_stream": (lambda c, t: c.open_stream("g", timeout=t), StreamTimeout, ClientStopped),
+    "streams": (lambda c, t: list(c.streams(timeout=t)), RETURNS, RETURNS),
+    "accept": (lambda c, t: c.streams().accept(t), ReceiveTimeout, ClientStopped),
     "stop": (lambda c, t: c.stop(t), RETURNS, RETURNS),
     "with": (lambda c, t: c.__exit__(None, None, None), RETURNS, RETURNS),
 }
@@ -203,6 +209,79 @@ def test_every_call_ends(peer: Any, limit: bool, make_proxy: Any, request: Any) 
         assert clients["receive"].state == ("stopped" if not limit else clients["receive"].state)
         if limit:
             assert clients["stop"].state == clients["with"].state == "stopped"
+    finally:
+        stop_all(clients, 0)
+
+
+def opens_streams(connection: PeerConnection) -> None:
+    """Accept the session and the start of a stream, send one fragment of another, then answer nothing."""
+    accept_stream(connection)
+    connection.drain()
+
+
+def opens_streams_and_stops_reading(connection: PeerConnection) -> None:
+    accept_stream(connection)
+    connection.hang()
+
+
+def accept_stream(connection: PeerConnection) -> None:
+    if "awps_connection_id" in connection.request.target:
+        return
+    connection.send_json({"type": "system", "event": "connected", "connectionId": "c", "userId": None,
+                          "reconnectionToken": "t"})
+    command = connection.recv_json()
+    connection.send_json({"type": "streamAck", "streamId": command["stream"]["streamId"], "expectedSequenceId": 1})
+    connection.send_json({"type": "message", "from": "group", "group": "g", "dataType": "text", "data": "x",
+                          "fromUserId": None, "stream": {"streamId": "s", "streamSequenceId": 1}})
+
+
+STREAM_CALLS: Dict[str, Any] = {
+    "write": (lambda w, r, t: w.write("x", timeout=t), StreamTimeout, ClientStopped),
+    "flush": (lambda w, r, t: w.flush(t), StreamTimeout, ClientStopped),
+    "end": (lambda w, r, t: w.end(t), StreamTimeout, ClientStopped),
+    "with": (lambda w, r, t: w.__exit__(None, None, None) if t is None else w.end(t), StreamTimeout, ClientStopped),
+    "read": (lambda w, r, t: r.receive(t), ReceiveTimeout, ClientStopped),
+    "for": (lambda w, r, t: list(r) if t is None else r.receive(t), ReceiveTimeout, ClientStopped),
+    "abort": (lambda w, r, t: w.abort(), RETURNS, None),
+    "close": (lambda w, r, t: r.close(), RETURNS, None),
+}
+STREAM_SITUATIONS = dict.fromkeys(("silent", "dead", "half-open", "stalled"), opens_streams)
+STREAM_SITUATIONS["not reading"] = opens_streams_and_stops_reading
+
+
+@pytest.mark.parametrize("limit", [True, False], ids=["timeout", "stop"])
+@pytest.mark.parametrize(
+    "peer", [pytest.param(script, id=name) for name, script in STREAM_SITUATIONS.items()], indirect=True)
+def test_every_call_of_a_stream_ends(
+    peer: Any, limit: bool, make_proxy: Any, request: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(outgoing_stream, "WINDOW_FRAGMENTS", 1)
+    situation = request.node.callspec.id
+    proxy = make_proxy(peer.url(PATH))
+    names = [name for name in STREAM_CALLS if limit or STREAM_CALLS[name][2]]
+    clients = start_clients(proxy.url(peer.url(PATH)), names)
+    try:
+        handles = {}
+        for name, client in clients.items():
+            incoming = client.streams("g", idle_timeout=None)
+            handles[name] = client.open_stream("g", timeout=scaled(10)), incoming.accept(scaled(10))
+            handles[name][0].write("unacknowledged" if "reading" not in situation else "x" * 2**19)
+            assert handles[name][1].receive(scaled(10)).data == "x"
+        if "dead" in situation:
+            proxy.refuse(True)
+            proxy.cut()
+            wait_until(lambda: not any(client.is_connected() for client in clients.values()))
+        elif "half-open" in situation:
+            proxy.half_open()
+        elif "stalled" in situation:
+            proxy.stall()
+        timeout = scaled(LIMIT) if limit else None
+        run(
+            {name: lambda name=name: STREAM_CALLS[name][0](*handles[name], timeout) for name in names},  # type: ignore[misc]
+            {name: STREAM_CALLS[name][1 if limit else 2] for name in names},
+            LIMIT + SLACK,
+            nothing if limit else lambda: stop_all(clients, LIMIT),
+        )
     finally:
         stop_all(clients, 0)
 

@@ -83,9 +83,8 @@ def test_ids_are_made_up_and_different(scene: Scene) -> None:
 
 def test_a_refused_start(scene: Scene) -> None:
     client, network, desk = scene
-    network.on_command = lambda link, command: "stream" in command and (
-        link.say({"type": "streamClosed", "streamId": "s", "error": {"name": "Forbidden", "message": "not you"}}) or True
-    )
+    refusal = {"type": "streamClosed", "streamId": "s", "error": {"name": "Forbidden", "message": "not you"}}
+    network.on_command = lambda link, command: "stream" in command and (link.say(refusal) or True)
     with pytest.raises(StreamRefused, match="not you") as caught:
         client.open_stream("g", stream_id="s")
     assert (caught.value.name, caught.value.message, caught.value.stream_id) == ("Forbidden", "not you", "s")
