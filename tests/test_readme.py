@@ -102,7 +102,8 @@ def test_names_of_errors_exist():
         assert issubclass(getattr(simplepubsub, name), simplepubsub.SimplePubSubError), name
 
 
-@pytest.mark.parametrize("document", ["README.md", "CHANGELOG.md", "docs/architecture.md", "docs/troubleshooting.md"])
+@pytest.mark.parametrize("document", sorted(str(path.relative_to(ROOT)) for path in
+                                            [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")]))
 def test_links_to_files_lead_somewhere(document: str) -> None:
     path = ROOT / document
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text("utf-8")):
