@@ -161,7 +161,7 @@ class ScriptedHttp:
         self._server = Server((LOOPBACK, 0), Handler)
         self._server.request_queue_size = 64
         self.port = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.003})
 
     @property
     def endpoint(self) -> str:

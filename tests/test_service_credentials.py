@@ -20,7 +20,7 @@ from simplepubsub import RetryPolicy
 from simplepubsub import exceptions as errors
 from simplepubsub.exceptions import InvalidArgument
 from simplepubsub.webpubsub import AzureKeyCredential, WebPubSubServiceClient
-from tests.helpers import ClosedPort, run_python, run_thread, scaled
+from tests.helpers import ClosedPort, run_python, run_thread, scaled, subprocess_python
 from tests.scriptedhttp import Exchange, Reply, ScriptedHttp
 
 KEY = "first-key-0123456789abcdef0123456789"
@@ -326,29 +326,60 @@ def test_threads_share_a_client_and_nothing_of_each_other(switch_interval: Any) 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_a_forked_child_works_on_with_connections_of_its_own() -> None:
     output = run_python(FORK).stdout
-    assert output.split() == ["child", "True", "parent", "True", "connections", "2"]
+    assert output.split() == ["inherited", "closed", "child", "True", "parent", "True", "connections", "2"]
 
 
 FORK = """
-import os, threading
+import os
 from simplepubsub.webpubsub import WebPubSubServiceClient
-from tests.scriptedhttp import Exchange, ScriptedHttp
+from tests.scriptedhttp import ScriptedHttp
 
-with ScriptedHttp([200, Exchange.hang, 200]) as peer:
+with ScriptedHttp(200) as peer:
     service = WebPubSubServiceClient(peer.endpoint, "plaza", "k" * 40)
     service.get_service_status()
     pool = service._pipeline._lines.get()
     pool._lock.acquire()  # a fork may happen while another thread holds it
+    descriptor = pool._idle[0]._sock.fileno()
     pid = os.fork()
     if not pid:
-        peer.requests.append(None)  # the copy of the script in the child is not used
-        print("child", service.get_service_status(timeout=10), flush=True)
+        inode = os.fstat(descriptor).st_ino
+        alive = service.get_service_status(timeout=10)
+        try:
+            kept = os.fstat(descriptor).st_ino == inode
+        except OSError:
+            kept = False
+        print("inherited", "kept" if kept else "closed", "child", alive, flush=True)
         os._exit(0)
     pool._lock.release()
-    peer.script = [200]
     os.waitpid(pid, 0)
     print("parent", service.get_service_status(), "connections", peer.connections, flush=True)
     service.close()
+"""
+
+
+def test_ctrl_c_ends_a_call_and_leaves_the_client_usable() -> None:
+    with subprocess_python(INTERRUPTED) as child:
+        child.wait_line("waiting")
+        child.interrupt()
+        result = child.wait(20)
+    assert result.stdout.split() == ["waiting", "interrupted", "True"], result.stderr
+
+
+INTERRUPTED = """
+from simplepubsub.webpubsub import WebPubSubServiceClient
+from tests.scriptedhttp import Exchange, ScriptedHttp
+
+def hang(exchange):
+    print("waiting", flush=True)
+    exchange.hang()
+
+with ScriptedHttp([hang, 200]) as peer:
+    with WebPubSubServiceClient(peer.endpoint, "plaza", "k" * 40) as service:
+        try:
+            service.get_service_status(timeout=None, read_timeout=None)
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+        print(service.get_service_status(), flush=True)
 """
 
 

@@ -90,7 +90,7 @@ class TokenSigner:
     def __init__(self, credential: Any, scopes: Tuple[str, ...] = SCOPES) -> None:
         self._credential = credential
         self._scopes = scopes
-        self._cache: PerProcess[_Cache] = PerProcess(_Cache)
+        self._cache: PerProcess[_Cache] = PerProcess(_Cache, lambda _: None)
 
     def authorize(self, audience: str, deadline: Deadline) -> str:
         """Return a token. Raises what the credential raises, ServiceTimeout, and InvalidArgument for no token."""

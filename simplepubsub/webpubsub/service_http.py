@@ -99,7 +99,7 @@ class Pipeline:
         self._proxies = proxies
         self._user_agent = user_agent
         self._api_version = api_version
-        self._lines = PerProcess(lambda: Lines(lambda: Line(context)))
+        self._lines = PerProcess(lambda: Lines(lambda: Line(context)), Lines.forget)
 
     def close(self) -> None:
         """Close all connections; calls in progress fail with ClientStopped."""

@@ -29,19 +29,27 @@ _Kind = TypeVar("_Kind")
 class PerProcess(Generic[_Kind]):
     """One object for each process that uses it, made when first asked for. Safe from any thread and after a fork.
 
-    No lock guards it: a fork may happen while another thread holds one, and the child would wait for ever.
+    No lock guards it: a fork may happen while another thread holds one, and the child would wait for ever. ``drop`` is
+    called in the child with what it inherited.
     """
 
-    def __init__(self, make: Callable[[], _Kind]) -> None:
+    def __init__(self, make: Callable[[], _Kind], drop: Callable[[_Kind], None]) -> None:
         self._make = make
+        self._drop = drop
         self._made: Dict[int, _Kind] = {}
 
     def get(self) -> _Kind:
         """Return the object of this process."""
         pid = os.getpid()
         found = self._made.get(pid)
-        # setdefault() is one step: of two threads that made one, both get the first.
-        return self._made.setdefault(pid, self._make()) if found is None else found
+        if found is None:
+            for other in [key for key in self._made if key != pid]:
+                inherited = self._made.pop(other, None)
+                if inherited is not None:
+                    self._drop(inherited)
+            # setdefault() is one step: of two threads that made one, both get the first.
+            found = self._made.setdefault(pid, self._make())
+        return found
 
 
 class Lines:
@@ -92,6 +100,11 @@ class Lines:
             if self._closed.wait(min(_SLICE, deadline.remaining() or 0.0)):
                 return True
         return self._closed.is_set()
+
+    def forget(self) -> None:
+        """Close the descriptors of all lines, without any lock: in a forked child, of which they are not."""
+        for line in self._idle + list(self._busy):
+            line.forget()
 
     def close(self) -> None:
         """Close every line; exchanges in progress fail at once."""

@@ -14,6 +14,7 @@ import sys
 import threading
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional
 
+import urllib3
 from requests import PreparedRequest
 from requests.adapters import HTTPAdapter
 from requests.utils import select_proxy
@@ -26,6 +27,9 @@ __all__ = ["Aborted", "Answer", "Line"]
 
 #: Longest single wait in seconds, after which signals are looked at: Ctrl-C cannot interrupt a wait on Windows.
 _SLICE = 0.1 if sys.platform == "win32" else 1.0
+
+#: Before 2.0.
+_OLD_URLLIB3 = not hasattr(urllib3, "BaseHTTPResponse")
 
 #: Longest answer that is read, in bytes; a page of 200 connections has some 50,000.
 MAX_ANSWER_BYTES = 16 * 2**20
@@ -90,6 +94,10 @@ class Line:
                 size += len(chunk)
                 if size > MAX_ANSWER_BYTES:
                     raise ValueError("the answer has more than %d bytes" % MAX_ANSWER_BYTES)
+            promised = response.headers.get("Content-Length", "")
+            if request.method != "HEAD" and promised.isdigit() and size < int(promised) and response.status_code != 304:
+                # urllib3 1.26 is content with it.
+                raise ConnectionError("the answer ended after %d of %s bytes" % (size, promised))
             return Answer(response.status_code, response.reason or "", response.headers, b"".join(body))
         finally:
             response.close()
@@ -110,6 +118,12 @@ class Line:
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
             except (OSError, ValueError):
                 pass  # not connected yet: the shutdown still ends the attempt to
+
+    def forget(self) -> None:
+        """Close the descriptor and nothing else: in a forked child, to which the connection does not belong."""
+        sock = self._sock
+        if sock is not None:
+            sock.close()
 
     # --- what the guarded connections ask ---
 
@@ -257,6 +271,22 @@ class _Guard:
             self._line.expect()
 
 
+class _NamedContext:
+    """An SSL context that knows the host: urllib3 1.26 does not tell it those that are addresses, and so they fail."""
+
+    def __init__(self, context: ssl_module.SSLContext, host: str) -> None:
+        self._context = context
+        self._host = host
+        self.verify_mode = context.verify_mode
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    def wrap_socket(self, sock: socket.socket, **keywords: Any) -> ssl_module.SSLSocket:
+        keywords.setdefault("server_hostname", self._host)
+        return self._context.wrap_socket(sock, **keywords)
+
+
 class _Guarded:
     """What is added to a connection class of urllib3, in front of it."""
 
@@ -294,6 +324,10 @@ class _Guarded:
         self.line.step = "TLS handshake"
 
     def connect(self) -> None:
+        context = getattr(self, "ssl_context", None)
+        if context is not None and _OLD_URLLIB3:
+            host = getattr(self, "_tunnel_host", None) or self.host  # type: ignore[attr-defined]
+            self.ssl_context = _NamedContext(context, str(host).strip("[]"))
         try:
             super().connect()  # type: ignore[misc]
             self.sock = _Guard(self.sock, self.line)
