@@ -516,7 +516,7 @@ def test_thread_dies_as_meant():
     test_thread_dies()
 
 class FakeServer:
-    _handlers = type("Handlers", (), {"_table": {}})
+    _handlers = type("Handlers", (), {"_table": {}, "restore": lambda self, table: None})()
     """Starts a thread and a socket now, and another thread on each reset, as the embedded server may."""
     def __enter__(self):
         start("server", self.run)
