@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import pickle
+import ssl
 import threading
 import time
 import traceback
@@ -20,7 +21,8 @@ from simplepubsub import RetryPolicy
 from simplepubsub import exceptions as errors
 from simplepubsub.exceptions import InvalidArgument
 from simplepubsub.webpubsub import AzureKeyCredential, WebPubSubServiceClient
-from tests.helpers import ClosedPort, run_python, run_thread, scaled, subprocess_python
+from simplepubsub.webpubsub.service_options import make_context
+from tests.helpers import ClosedPort, run_python, run_thread, scaled, self_signed, subprocess_python
 from tests.scriptedhttp import Exchange, Reply, ScriptedHttp
 
 KEY = "first-key-0123456789abcdef0123456789"
@@ -390,3 +392,21 @@ def test_a_client_that_is_forgotten_leaves_no_socket() -> None:
         service.close()
         del service
         gc.collect()
+
+
+def test_which_authorities_are_trusted(monkeypatch: Any, tmp_path: Any) -> None:
+    certificate = self_signed(tmp_path, "127.0.0.1")
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    usual = make_context(True, None)
+    assert usual is make_context(True, None) and usual.check_hostname and len(usual.get_ca_certs()) > 50
+    with_key = make_context(True, (str(certificate.cert_file), str(certificate.key_file)))
+    assert with_key is not usual and len(with_key.get_ca_certs()) == len(usual.get_ca_certs())
+    monkeypatch.setenv("CURL_CA_BUNDLE", str(certificate.ca_file))
+    assert len(make_context(True, None).get_ca_certs()) == 1
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/file")
+    with pytest.raises(InvalidArgument, match="no/such/file"):
+        make_context(True, None)
+    assert len(make_context(str(certificate.ca_file), None).get_ca_certs()) == 1
+    trusting = make_context(False, None)
+    assert trusting.verify_mode == ssl.CERT_NONE and not trusting.check_hostname

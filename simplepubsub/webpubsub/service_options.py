@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import ssl as ssl_module
@@ -120,6 +121,14 @@ def choose_proxies(proxies: Proxies) -> Optional[Dict[str, str]]:
     return {name: proxy for name, proxy in chosen.items() if proxy}
 
 
+@functools.lru_cache(maxsize=None)
+def _usual_context() -> ssl_module.SSLContext:
+    # Reading the authorities takes longer than a request, and some applications make a client for each of theirs.
+    context = ssl_module.create_default_context()
+    context.load_verify_locations(DEFAULT_CA_BUNDLE_PATH)
+    return context
+
+
 def make_context(verify: Union[bool, str], cert: Certificate) -> ssl_module.SSLContext:
     """Return the TLS context for ``verify`` and ``cert``, which mean what they mean to requests.
 
@@ -134,18 +143,19 @@ def make_context(verify: Union[bool, str], cert: Certificate) -> ssl_module.SSLC
         if isinstance(bundle, (str, os.PathLike)):
             where = "capath" if os.path.isdir(bundle) else "cafile"
             context = ssl_module.create_default_context(**{where: str(bundle)})  # type: ignore[arg-type]
-        elif isinstance(bundle, bool):
+        elif bundle is True:
+            if cert is None:
+                return _usual_context()
+            context = _usual_context.__wrapped__()  # the shared one must not get a certificate
+        elif bundle is False:
             context = ssl_module.create_default_context()
-            if bundle:
-                context.load_verify_locations(DEFAULT_CA_BUNDLE_PATH)
-            else:
-                context.check_hostname = False
-                context.verify_mode = ssl_module.CERT_NONE
+            context.check_hostname = False
+            context.verify_mode = ssl_module.CERT_NONE
         else:
             raise InvalidArgument("verify must be True, False or a path, not %s" % type(verify).__name__)
         if cert is not None:
             files = (cert,) if isinstance(cert, (str, os.PathLike)) else tuple(cert)
             context.load_cert_chain(*files)
     except (OSError, TypeError) as error:  # ssl.SSLError is an OSError
-        raise InvalidArgument("unusable certificates: verify=%r, cert=%r: %s" % (verify, cert, error)) from None
+        raise InvalidArgument("unusable certificates: verify=%r, cert=%r: %s" % (bundle, cert, error)) from None
     return context
