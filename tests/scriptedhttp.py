@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import http.server
 import socket
+import socketserver
 import ssl
 import struct
 import threading
@@ -147,6 +148,10 @@ class ScriptedHttp:
         class Server(http.server.ThreadingHTTPServer):
             daemon_threads = False
             block_on_close = True
+
+            def server_bind(self) -> None:
+                socketserver.TCPServer.server_bind(self)  # HTTPServer asks DNS for its own name
+                self.server_name, self.server_port = self.server_address[0], self.server_address[1]
 
             def handle_error(self, request: Any, client_address: Any) -> None:
                 pass
