@@ -20,6 +20,7 @@ from simplepubsub.exceptions import (
     OutboxFull,
 )
 from simplepubsub.webpubsub import InvokeResult
+from tests import peers
 from tests.helpers import MS, run_thread, scaled, wait_until
 from tests.memory import Network, memory_client
 from tests.streamdesk import Desk
@@ -312,7 +313,7 @@ def test_a_callback_must_not_wait(scene: Scene) -> None:
 
 
 def test_protobuf_has_no_invocations() -> None:
-    pytest.importorskip("google.protobuf")
+    peers.require("google.protobuf", "the protobuf subprotocols")
     client = memory_client(Network(), protocol="protobuf.reliable")
     with pytest.raises(InvalidArgument, match="invo"):
         client.invoke_event("e", "x")
