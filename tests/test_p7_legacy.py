@@ -118,7 +118,9 @@ CALLS = {
     "send_to_group_nowait": lambda: client.send_to_group_nowait("g", "x"),
     "send_event_nowait": lambda: client.send_event_nowait("e", "x"), "flush": lambda: client.flush(),
     "on": lambda: client.on("gap", print), "off": lambda: client.off("gap", print), "stats": lambda: client.stats(),
-    "groups": lambda: client.groups,
+    "groups": lambda: client.groups, "invoke_event": lambda: client.invoke_event("e"),
+    "invoke_event_nowait": lambda: client.invoke_event_nowait("e"), "open_stream": lambda: client.open_stream("g"),
+    "cancel_invocation": lambda: client.cancel_invocation("1"), "streams": lambda: client.streams(),
 }
 
 def in_child(what):

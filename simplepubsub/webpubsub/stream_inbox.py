@@ -95,6 +95,11 @@ class StreamInbox(SideDoor):
         self._hungry: "weakref.WeakSet[_Hungry]" = weakref.WeakSet()
         self._watching = False
 
+    @property
+    def forked(self) -> bool:
+        """Whether this is the child of the process that the client lives in."""
+        return self._engine.forked
+
     def condition(self) -> threading.Condition:
         """Return a new condition on the lock."""
         return threading.Condition(self._lock)
@@ -186,7 +191,8 @@ class StreamInbox(SideDoor):
             self._engine.receiver.side_door = self
 
     def close_door(self, door: Door) -> None:
-        """Let no more streams in; those that nobody has accepted are dropped."""
+        """Let no more streams in; those that nobody has accepted are dropped. Raises ForkedError."""
+        self._engine.check()
         with self._lock:
             door.closed = True
             self._doors = [other for other in self._doors if other is not door]
@@ -197,7 +203,8 @@ class StreamInbox(SideDoor):
         self._tell_drained()
 
     def close_feed(self, feed: Feed) -> None:
-        """Drop what is left of a stream, and what is still to come."""
+        """Drop what is left of a stream, and what is still to come. Raises ForkedError."""
+        self._engine.check()
         with self._lock:
             self._drop_locked(feed)
             feed.finish_locked(ClientStateError("the reader of the stream %s is closed" % feed.stream_id))

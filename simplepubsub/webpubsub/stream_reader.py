@@ -70,14 +70,15 @@ class StreamReader:
         return message
 
     def close(self) -> None:
-        """Drop what is left of the stream; its other receivers are not concerned."""
+        """Drop what is left of the stream; its other receivers are not concerned. Raises: ForkedError."""
         self._inbox.close_feed(self._feed)
 
     def __enter__(self) -> "StreamReader":
         return self
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        self.close()
+        if not self._inbox.forked:  # in a forked child there is nothing to leave
+            self.close()
 
     def __repr__(self) -> str:
         state = "ended" if self.ended else "open"
@@ -145,14 +146,15 @@ class IncomingStreams:
             del reader  # what the application has thrown away must not be held by this frame
 
     def close(self) -> None:
-        """Let no more streams in; those that were accepted go on."""
+        """Let no more streams in; those that were accepted go on. Raises: ForkedError."""
         self._inbox.close_door(self._door)
 
     def __enter__(self) -> "IncomingStreams":
         return self
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        self.close()
+        if not self._inbox.forked:  # in a forked child there is nothing to leave
+            self.close()
 
     def __repr__(self) -> str:
         door = self._door

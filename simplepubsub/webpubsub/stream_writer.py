@@ -104,6 +104,8 @@ class StreamWriter:
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         """End the stream; after an exception abort it with the name of the exception's class, and nothing else."""
+        if self._publisher.forked:
+            return  # in a forked child there is nothing to leave
         if kind is None:
             self.end()
         else:

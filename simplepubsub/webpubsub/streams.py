@@ -79,6 +79,11 @@ class Publisher:
         self._mutex = engine.mutex
         self._channels: Dict[str, Channel] = {}  # not over; guarded by the mutex
 
+    @property
+    def forked(self) -> bool:
+        """Whether this is the child of the process that the client lives in."""
+        return self._engine.forked
+
     # --- for application threads --------------------------------------------------------------------------------------
 
     def open(self, stream_id: str, start: Frame, idle_timeout: float, deadline: Deadline) -> Channel:
