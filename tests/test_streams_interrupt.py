@@ -17,9 +17,6 @@ from tests.streamdesk import Desk
 from tests.test_p5_interrupt import CHILD, PATH, interrupt_at
 from tests.test_streams_receiving import end, fragment
 
-# See tests/test_p5_interrupt.py.
-pytestmark = pytest.mark.skipif(sys.version_info < (3, 10), reason="this interpreter can lose a lock to Ctrl-C")
-
 
 class Scene:
     """A client with an open stream in each direction."""
@@ -80,6 +77,8 @@ CALLS: List[Any] = [
 ]
 
 
+# See tests/test_p5_interrupt.py.
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="this interpreter can lose a lock to Ctrl-C at such a line")
 @pytest.mark.parametrize("name, call, prepare", CALLS, ids=[row[0] for row in CALLS])
 def test_ctrl_c_at_any_line_of_a_conversation(name: str, call: Any, prepare: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(outgoing_stream, "WINDOW_FRAGMENTS", 3)

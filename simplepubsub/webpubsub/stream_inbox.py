@@ -154,7 +154,8 @@ class StreamInbox(SideDoor):
 
     def _sweep_locked(self) -> None:
         """Forget what no handle leads to any more."""
-        self._doors = [door for door in self._doors if door.handle() is not None]
+        # No comprehension under the lock: since they are compiled in place, Ctrl-C in one may skip the release (3.13).
+        self._doors = list(filter(lambda door: door.handle() is not None, self._doors))
         for feed in self._feeds.values():
             if not feed.unwanted and feed.owner() is None:
                 self._drop_locked(feed)
@@ -195,7 +196,8 @@ class StreamInbox(SideDoor):
         self._engine.check()
         with self._lock:
             door.closed = True
-            self._doors = [other for other in self._doors if other is not door]
+            if door in self._doors:
+                self._doors.remove(door)
             for feed in door.waiting:
                 self._drop_locked(feed)
             door.waiting.clear()
@@ -278,7 +280,7 @@ class StreamInbox(SideDoor):
             if timeout != 0:
                 engine.check_blocking()
             deadline = Deadline(timeout)
-            hungry = _Hungry()  # its death, however this call ends, ends the hunger
+            hungry, known = _Hungry(), False  # its death, however this call ends, ends the hunger
             while item is None:
                 with self._lock:
                     item = look()
@@ -286,12 +288,15 @@ class StreamInbox(SideDoor):
                         remaining = deadline.remaining()
                         if remaining is not None and remaining <= 0:
                             raise ReceiveTimeout(late % timeout)
-                        if hungry in self._hungry:
-                            bounds = [bound for bound in (remaining, limit()) if bound is not None]
-                            wait(changed, max(0.0, min(bounds)) if bounds else None)
-                            continue
-                        self._hungry.add(hungry)
-                if item is None and self._watching:
+                        known = hungry in self._hungry
+                        if known:
+                            bound = limit()
+                            if bound is None or (remaining is not None and remaining < bound):
+                                bound = remaining
+                            wait(changed, None if bound is None else max(0.0, bound))
+                        else:
+                            self._hungry.add(hungry)
+                if item is None and not known and self._watching:
                     engine.receiver.resume_reader()  # not under the lock: it takes the engine's mutex
             self._hungry.discard(hungry)
         self._tell_drained()
