@@ -532,3 +532,20 @@ def test_a_callback_must_not_wait_for_a_stream(scene: Scene) -> None:
 
     client.send_event_nowait("e", "x").add_done_callback(back)
     assert called.wait(scaled(5)) and isinstance(errors[0], ClientStateError)
+
+
+def test_a_writer_that_was_slow_to_appear_is_kept_alive_in_time(scene: Scene, monkeypatch: Any) -> None:
+    # The supervisor used to look for deadlines when the start was acknowledged, and again at the next ping.
+    client, network, desk = scene
+    publisher = client._conversations.publisher
+    adopt = publisher.adopt
+
+    def late(channel: Any, handle: Any) -> None:
+        with run_thread(client.stats):  # something happens in between
+            pass
+        adopt(channel, handle)
+
+    monkeypatch.setattr(publisher, "adopt", late)
+    stream = client.open_stream("g", stream_id="s", idle_timeout=40 * MS)
+    desk.wait(lambda: desk.keep_alives.count("s") >= 3)
+    stream.end()

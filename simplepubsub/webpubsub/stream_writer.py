@@ -32,7 +32,7 @@ class StreamWriter:
         self._channel = channel
         self._group = group
         self._limit = limit
-        channel.handle = weakref.ref(self)
+        publisher.adopt(channel, weakref.ref(self))
 
     @property
     def stream_id(self) -> str:

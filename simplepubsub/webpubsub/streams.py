@@ -118,6 +118,12 @@ class Publisher:
             raise
         return channel
 
+    def adopt(self, channel: Channel, handle: Callable[[], Optional["StreamWriter"]]) -> None:
+        """Keep a stream alive for as long as ``handle`` returns something."""
+        with self._mutex:
+            channel.handle = handle
+            self._engine.wake.notify_all()  # there is a new deadline
+
     def write(self, channel: Channel, data: Any, data_type: str, deadline: Deadline) -> None:
         """Add a fragment, after waiting for room. Raises what `StreamWriter.write` says."""
         stream = channel.stream
@@ -261,7 +267,6 @@ class Publisher:
         if channel is None:
             return
         stream, action = channel.stream, Action.NOTHING
-        before = stream.state
         if type(record) is StreamAck:
             action = stream.ack(record.expected, now)
         elif type(record) is StreamNack:
@@ -269,8 +274,8 @@ class Publisher:
         elif type(record) is StreamClosed:
             stream.closed(record.error)
         self._settle_locked(channel, action)
-        if type(record) is StreamNack or before is StreamState.STARTING:
-            self._engine.wake.notify_all()  # there is a new deadline
+        if type(record) is StreamNack:
+            self._engine.wake.notify_all()  # as above
 
     def link_lost_locked(self) -> None:
         for channel in self._channels.values():
