@@ -27,6 +27,7 @@ from .control import ConnectionInfo, HubControl, connection_info
 from .dispatcher import Dispatcher
 from .endpoint import ClientEndpoint, check_hub_name
 from .faults import Faults
+from .http_edges import HttpLog, add_routes, no_such_address
 from .limits import Limits
 from .listener import Acceptor, listen, printable_host
 from .loop import LoopThread, breathe
@@ -270,12 +271,13 @@ class Server(Registration):
         )
         app = web.Application()
         for path in ("/client/hubs/{hub}", "/client", "/client/"):
-            app.router.add_route("*", path, endpoint.handle)
+            add_routes(app, path, endpoint.handle)
         backend = Backend(self._pump, self._tokens, Cursors(self._access_key), self.endpoint)
         rest = RestEndpoint(backend, self.faults.thawed)
-        app.router.add_route("*", r"/api/{path:[\s\S]*}", rest.handle)
+        add_routes(app, r"/api/{path:[\s\S]*}", rest.handle)
+        add_routes(app, r"/{path:[\s\S]*}", no_such_address)
         # Bodies that come compressed are refused, so nobody need unpack them.
-        runner = web.AppRunner(app, access_log=None, handle_signals=False, auto_decompress=False)
+        runner = web.AppRunner(app, access_log=None, handle_signals=False, auto_decompress=False, logger=HttpLog())
         await runner.setup()
         http: Any = runner.server
         acceptor = Acceptor(loop, listener, http, self._ssl)
