@@ -13,6 +13,7 @@ import logging
 from typing import Any, Callable, Optional, Set
 
 from ..exceptions import InvalidArgument, RefuseConnection, RefuseEvent, RemoteProtocolError
+from ..webpubsub.json_fields import one_line
 from .event_routes import EventRoute
 from .handlers import ClientEvent, ConnectReply, ConnectRequest, Handlers, Outcome, check_reply, outgoing
 from .session import Call, Session
@@ -94,7 +95,7 @@ class Dispatcher:
         if error is None:
             return Outcome()
         if isinstance(error, RefuseEvent):
-            log.info("the handler of %s refused: %s", name, error.reason)
+            log.info("the handler of %s refused: %s", name, one_line(error.reason))
             return Outcome(error=error.reason, refused=error.status < 500)
         log.error("the handler of %s failed", name, exc_info=error)
         return Outcome(error="the event handler failed: %s" % type(error).__name__)

@@ -20,6 +20,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Se
 from aiohttp import web
 
 from ..exceptions import InvalidArgument
+from ..webpubsub.json_fields import one_line
 from ..webpubsub.messages import MAX_GROUP_NAME
 from .connection import WRITE_HIGH, WRITE_LOW, Connection
 from .dispatcher import Dispatcher
@@ -41,6 +42,9 @@ _ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 
 #: Hub names, protocol reference 7.1.
 _HUB_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_`,.\[\]]{0,127}\Z")
+
+#: A name of a subprotocol, RFC 9110 section 5.6.2.
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 
 #: Query values and headers that a connect handler does not see: they are secrets or belong to the handshake.
 _HIDDEN_QUERY = ("access_token", "awps_reconnection_token")
@@ -121,10 +125,10 @@ class ClientEndpoint:
             return await self._connect(request, accept, name, offered)
         except WireUnavailable as error:
             log.error("refused a client: %s", error)
-            return web.Response(status=501, text=str(error))
+            return _refusal(501, str(error))
         except Refused as error:
-            log.warning("refused a client with %d: %s", error.status, error)
-            return web.Response(status=error.status, text=str(error))
+            log.warning("refused a client with %d: %s", error.status, one_line(str(error)))
+            return _refusal(error.status, str(error))
         finally:
             self._handshakes.discard(task)
 
@@ -287,6 +291,12 @@ class ClientEndpoint:
         return _Upgraded()
 
 
+def _refusal(status: int, text: str) -> web.Response:
+    """Return an answer; what the text repeats of a request need not have a UTF-8 form."""
+    body = text.encode("utf-8", "backslashreplace")
+    return web.Response(status=status, body=body, content_type="text/plain", charset="utf-8")
+
+
 def _accept_key(request: web.Request) -> bytes:
     """Return the value of Sec-WebSocket-Accept. Raises Refused unless this is an upgrade (RFC 6455 section 4.2.1)."""
     headers = request.headers
@@ -307,7 +317,8 @@ def _accept_key(request: web.Request) -> bytes:
 
 def _offered(request: web.Request) -> List[str]:
     values = request.headers.getall("Sec-WebSocket-Protocol", [])
-    return [item.strip() for value in values for item in value.split(",") if item.strip()]
+    names = [item.strip() for value in values for item in value.split(",")]
+    return [name for name in names if _TOKEN.match(name)]  # anything else is no name, and could not be answered
 
 
 def _client_certificates(request: web.Request) -> Tuple[ClientCertificate, ...]:

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from ..exceptions import InvalidArgument
 from ..webpubsub.access_tokens import client_path
+from ..webpubsub.json_fields import shown
 from . import operations
 from .operations import PERMISSIONS, Selection, check_group
 from .paging import DEFAULT_PAGE, Cursors, page_of
@@ -182,7 +183,8 @@ def _permission(action: str, success: int) -> Operation:
         names = {name.lower(): name for name in PERMISSIONS}
         permission = names.get(call.path["permission"].lower())
         if permission is None:
-            raise bad_request("permission must be %s, not %s" % (" or ".join(PERMISSIONS), call.path["permission"]))
+            given = shown(call.path["permission"])
+            raise bad_request("permission must be %s, not %s" % (" or ".join(PERMISSIONS), given))
         group = call.query.one("targetName")
         if group is None:
             raise bad_request("targetName is missing: the group that the permission is for")

@@ -26,6 +26,7 @@ from .event_reading import (
 from .event_requests import ConnectRequest, EventRequest, UserEventRequest
 from .event_views import django_view, flask_view
 from .event_wsgi import WsgiApp, answer_wsgi, wsgi_middleware
+from .json_fields import one_line
 
 __all__ = ["EventHandler"]
 
@@ -181,7 +182,7 @@ class EventHandler:
         try:
             return self._handle(str(method).upper(), lower_headers(headers), bytes(body or b""))
         except RefuseEvent as refusal:
-            log.warning("refused a request: %d, %s", refusal.status, refusal.reason)
+            log.warning("refused a request: %d, %s", refusal.status, one_line(refusal.reason))
             return answer_text(refusal.status, refusal.reason)
 
     def _handle(self, method: str, headers: Dict[str, str], body: bytes) -> Answer:
@@ -224,7 +225,8 @@ class EventHandler:
                 return answer_connect(result, request)
             return answer_user_event(result, request) if isinstance(request, UserEventRequest) else (204, {}, b"")
         except RefuseEvent as refusal:
-            log.info("%s of %r refused: %d, %s", request.event, request.connection_id, refusal.status, refusal.reason)
+            why = one_line(refusal.reason)
+            log.info("%s of %r refused: %d, %s", request.event, request.connection_id, refusal.status, why)
             return answer_text(refusal.status, refusal.reason)
         except Exception:  # whatever the application's function raises: the request must be answered
             log.exception("the function for %s of %r failed", request.event, request.connection_id)

@@ -32,6 +32,7 @@ __all__ = [
     "encode_data",
     "encode_json",
     "load",
+    "one_line",
     "quote",
     "read_event",
     "read_group",
@@ -47,6 +48,9 @@ MAX_UINT64 = 2**64 - 1
 
 #: A user event: a letter, then letters, digits, "_", ".", "-"; at most 128 characters.
 EVENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,127}\Z")
+
+#: Controls, line ends, marks that turn text round, and halves of characters.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def _reject_constant(name: str) -> NoReturn:
@@ -149,6 +153,11 @@ def decode_data(data: Any, data_type: str) -> Any:
 def shown(value: Any) -> str:
     """Return a value from the wire for an error text: quoted, ASCII, short enough for a close reason."""
     return ascii(value)[:40]
+
+
+def one_line(text: str) -> str:
+    """Return a text for one line of a log: what would break or colour the line becomes backslash escapes."""
+    return _CONTROLS.sub(lambda match: ascii(match.group())[1:-1], text)
 
 
 def read_uint64(frame: Dict[str, Any], name: str) -> Optional[int]:
