@@ -59,8 +59,8 @@ _DATA_TYPES = {value: key for key, value in _CONTENT_TYPES.items()}
 _CHARSETS = {"utf-8": "utf-8", "utf8": "utf-8", "us-ascii": "utf-8", "iso-8859-1": "latin-1", "utf-16": "utf-16"}
 _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
 
-#: What a header value cannot carry as it stands: controls, "%", everything beyond ASCII, blanks at either end.
-_UNSAFE = re.compile(r"[^\x20-\x24\x26-\x7e]|\A +| +\Z")
+#: What a header value cannot carry as it stands: controls, "%", everything beyond ASCII; blanks at either end besides.
+_UNSAFE = re.compile(r"[^\x20-\x24\x26-\x7e]")
 #: The same where blanks and quotes are encoded too.
 _UNSAFE_STRICT = re.compile(r"[^\x21\x23\x24\x26-\x7e]")
 
@@ -71,7 +71,10 @@ def encode_header_value(text: str) -> str:
     CloudEvents' HTTP binding 3.1.3.2, except that blanks and quotes inside stay as they are: the official handlers do
     not decode, and most names need nothing else. Injective, and no control character gets through.
     """
-    return _UNSAFE.sub(_percent, text)
+    inner = text.strip(" ")
+    before = len(text) - len(text.lstrip(" ")) if inner else 0
+    after = len(text) - len(inner) - before
+    return "%20" * before + _UNSAFE.sub(_percent, inner) + "%20" * after
 
 
 def decode_header_value(value: str) -> str:

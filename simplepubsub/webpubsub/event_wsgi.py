@@ -58,9 +58,10 @@ def answer_stream(
     """
     if length is None:
         return answer_text(411, "this web server needs a Content-Length")
-    known = length.isdigit()
+    known = length.isdigit() and length.isascii()
     limit = handler.max_body_bytes + 1  # one more than allowed, which the handler refuses
-    missing = min(int(length), limit) if known else limit if length else 0
+    size = int(length[-19:]) if known and not length[:-19].strip("0") else limit  # beyond, int() may refuse
+    missing = min(size, limit) if length else 0
     pieces: List[bytes] = []
     while missing > 0:
         piece = read(missing)
