@@ -272,10 +272,11 @@ def _check_depth(node: _Node) -> _Node:
 
 
 def _integer(token: _Token) -> int:
-    # Not int() first: that refuses very long ones with an error of its own.
-    if len(token.text.lstrip("-").lstrip("0")) > 19 or abs(int(token.text)) > MAX_INTEGER:
+    digits = token.text.lstrip("-").lstrip("0") or "0"
+    # Not int() first: that refuses very long ones, of zeros even, with an error of its own.
+    if len(digits) > 19 or int(digits) > MAX_INTEGER:
         raise FilterError("an integer has at most 64 bits", token.position)
-    return int(token.text)
+    return -int(digits) if token.text.startswith("-") else int(digits)
 
 
 def _constant(kind: str, value: Any, position: int) -> _Node:

@@ -10,11 +10,15 @@ from typing import Any, Dict, NamedTuple, Optional
 from urllib.parse import urlsplit
 
 from ..exceptions import InvalidArgument
+from ..transports.redact import redact_text
 
 __all__ = ["ConnectionString", "check_endpoint", "parse_connection_string"]
 
 _EXAMPLE = "Endpoint=https://<name>.webpubsub.azure.com;AccessKey=<key>;Version=1.0;"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_ ]{0,39}\Z")
+#: What is certainly an address or a number, and no piece of a key or of a connection string.
+_HARMLESS = re.compile(r"(?:[a-z]{0,9}://)?[A-Za-z0-9_\-]{0,63}(?:\.[A-Za-z0-9_\-]{1,63})*(?::[0-9]{0,5})?/?\Z")
+_HOST = re.compile(r"[A-Za-z0-9._\-:%]*\Z")
 _BLANK = re.compile(r"[\x00-\x20\x7f]")
 
 
@@ -80,6 +84,8 @@ def check_endpoint(endpoint: Any, port: Any = None, what: str = "endpoint") -> s
         parts = urlsplit(text)
         host, own_port = parts.hostname or "", parts.port
         host = host if ":" in host or host.isascii() else host.encode("idna").decode("ascii")
+        if not _HOST.match(host):
+            raise ValueError
     except (ValueError, UnicodeError):
         # The text is not quoted: it may hold a password.
         raise InvalidArgument("%s has an unusable host or port" % what) from None
@@ -87,8 +93,7 @@ def check_endpoint(endpoint: Any, port: Any = None, what: str = "endpoint") -> s
         raise InvalidArgument("%s must not contain a user name or a password" % what)
     if parts.scheme not in ("http", "https") or not host or _BLANK.search(text):
         raise InvalidArgument(
-            "%s must look like https://<name>.webpubsub.azure.com or http://localhost:8080, not %.100r"
-            % (what, text.partition("?")[0])
+            "%s must look like https://<name>.webpubsub.azure.com or http://localhost:8080, %s" % (what, _shown(text))
         )
     if parts.query or parts.fragment:
         raise InvalidArgument("%s must not have a query or a fragment" % what)
@@ -97,12 +102,19 @@ def check_endpoint(endpoint: Any, port: Any = None, what: str = "endpoint") -> s
     return "%s://%s%s%s" % (parts.scheme, shown_host, chosen, parts.path.rstrip("/"))
 
 
+def _shown(text: str) -> str:
+    """Return what to say of a value that is wrong: it may be a key in the wrong place, and then it is not shown."""
+    if len(text) > 100 or not _HARMLESS.match(text) or len(text) > 19 and "." not in text and ":" not in text:
+        return "and this does not"
+    return "not %s" % redact_text(ascii(text))
+
+
 def _choose_port(own: Optional[int], given: Any, what: str) -> str:
     if given is None:
         return "" if own is None else ":%d" % own
     text = str(given)
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= 65535):
-        raise InvalidArgument("Port must be a number from 1 to 65535, not %.20r" % text)
+        raise InvalidArgument("Port must be a number from 1 to 65535, %s" % _shown(text))
     if own is not None and own != int(text):
         raise InvalidArgument("%s names port %d and Port says %s" % (what, own, text))
     return ":%s" % text

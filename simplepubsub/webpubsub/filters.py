@@ -38,7 +38,7 @@ def odata(template: str, *values: Any, **named: Any) -> str:
             raise InvalidArgument("a placeholder in a filter takes no format: write {}, {0} or {name}")
         if "".join(parts).count("'") % 2:
             raise InvalidArgument("a placeholder stands between quotes: write userId eq {}, not userId eq '{}'")
-        key: Any = int(field) if field.isdigit() else field
+        key: Any = int(field) if len(field) < 10 and field.isdigit() and field.isascii() else field
         if field == "":
             key, automatic = automatic, automatic + 1
         try:
