@@ -387,6 +387,7 @@ def test_a_new_session_fails_every_stream_at_once(scene: Scene, monkeypatch: Any
     with run_thread(streams[0].write, 2, timeout=scaled(10)) as writing, \
             run_thread(streams[1].end, scaled(10)) as ending:
         wait_until(lambda: streams[1].state == "ending")
+        desk.wait(lambda: len(desk.accepted["a"]) == 2)
         network.links[0].cut()
         for thread in (writing, ending):
             assert isinstance(thread.exception(), StreamLost)
@@ -457,9 +458,9 @@ def test_many_cuts_lose_nothing_and_double_nothing(scene: Scene, switch_interval
 
     def cut() -> None:
         for _ in range(25):
+            network.links[-1].cut()
             if over.wait(rng.random() * 0.01):
                 return
-            network.links[-1].cut()
 
     with run_thread(cut, join_timeout=30):
         try:
