@@ -21,6 +21,7 @@ from simplepubsub.webpubsub import EventHandler, odata
 from simplepubsub.webpubsub.cloud_events import decode_header_value, encode_header_value
 from simplepubsub.webpubsub.connection_string import check_endpoint, parse_connection_string
 from tests.fuzz import runner
+from tests.fuzz.texts import token_of
 from tests.rawclient import upgrade_request
 from tests.restclient import Rest
 from tests.timing import TIME_SCALE, scaled
@@ -121,8 +122,8 @@ def test_blanks_around_a_header_value_survive(text: str) -> None:
 @pytest.mark.parametrize("length, status", [("\u00b2", 413), ("9" * 5000, 400), ("0" * 40 + "2", 403), ("\u0663", 413)])
 def test_a_content_length_that_int_does_not_read(length: str, status: int) -> None:
     handler = EventHandler(check_signature=False, allowed_origins="nowhere", max_body_bytes=100)
-    environ: Dict[str, Any] = {"REQUEST_METHOD": "POST", "CONTENT_LENGTH": length, "wsgi.input": io.BytesIO(b"{}" * 200),
-                               "HTTP_WEBHOOK_REQUEST_ORIGIN": "nowhere"}
+    environ: Dict[str, Any] = {"REQUEST_METHOD": "POST", "CONTENT_LENGTH": length, "wsgi.input": io.BytesIO(b"{}" * 200)}
+    environ["HTTP_WEBHOOK_REQUEST_ORIGIN"] = "nowhere"
     if status == 400:
         environ["wsgi.input"] = io.BytesIO(b"{}")  # it ends before what was announced
     if status == 403:
@@ -160,6 +161,15 @@ def test_requests_that_are_not_http_leave_no_token_in_the_log(server: Any, caplo
     assert token[:20] not in caplog.text and token[-20:] not in caplog.text
 
 
+def test_the_header_of_a_token_cannot_break_a_line_of_the_log(server: Any, caplog: Any) -> None:
+    token = token_of(b'{"alg":"HS256","crit":["a\\r\\nFAKE line\\u001b[31m"],"a\\r\\nFAKE line":1}', b"{}", "any key")
+    with caplog.at_level(logging.DEBUG):
+        assert Rest(server)("POST", "/:send", b"x", token=token).status == 401
+        request = upgrade_request(server, server.endpoint + "/client/hubs/plaza?access_token=" + token)
+        assert raw(server, request)[9:12] == b"401"
+    assert "\nFAKE" not in caplog.text and "\x1b" not in caplog.text and "\r" not in caplog.text
+
+
 @pytest.mark.parametrize("path", ["/api/health", "/client/hubs/plaza", "/elsewhere"])
 def test_an_expectation_that_is_not_utf8(server: Any, path: str, caplog: Any) -> None:
     head = "GET %s HTTP/1.1\r\nHost: h\r\nConnection: close\r\n" % path
@@ -170,8 +180,8 @@ def test_an_expectation_that_is_not_utf8(server: Any, path: str, caplog: Any) ->
 def test_a_client_that_waits_before_it_sends_its_body(server: Any) -> None:
     rest = Rest(server)
     path = rest.path("/:send")
-    head = ("POST %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n"
-            "Expect: 100-Continue\r\n\r\n" % (path, rest.host, rest.token(rest.url(path))))
+    head = ("POST %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Type: text/plain\r\n"
+            "Content-Length: 2\r\nExpect: 100-Continue\r\n\r\n" % (path, rest.host, rest.token(rest.url(path))))
     with socket.create_connection(("127.0.0.1", server.port), timeout=scaled(10)) as sock:
         sock.sendall(head.encode())
         assert sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"

@@ -12,6 +12,7 @@ import jwt
 
 from ..exceptions import ServerError, SimplePubSubError
 from ..webpubsub.access_tokens import sign_client_token
+from ..webpubsub.json_fields import one_line
 
 __all__ = ["Claims", "DEVELOPMENT_ACCESS_KEY", "MIN_KEY_BYTES", "TokenRejected", "Tokens", "check_key"]
 
@@ -132,7 +133,7 @@ def _explain(error: Optional[Exception]) -> str:
         return "the token has no %s claim" % error.claim
     if isinstance(error, (jwt.ImmatureSignatureError, jwt.InvalidIssuedAtError)):
         return "the token is not valid yet"
-    return "the token is malformed (%s)" % error
+    return "the token is malformed (%s)" % one_line(str(error)[:200])  # it may repeat what the token says
 
 
 def _texts(payload: Dict[str, Any], name: str) -> List[str]:

@@ -60,9 +60,9 @@ _CHARSETS = {"utf-8": "utf-8", "utf8": "utf-8", "us-ascii": "utf-8", "iso-8859-1
 _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
 
 #: What a header value cannot carry as it stands: controls, "%", everything beyond ASCII; blanks at either end besides.
-_UNSAFE = re.compile(r"[^\x20-\x24\x26-\x7e]")
+_UNSAFE = re.compile(r"[^\x20-\x24\x26-\x7e]+")
 #: The same where blanks and quotes are encoded too.
-_UNSAFE_STRICT = re.compile(r"[^\x21\x23\x24\x26-\x7e]")
+_UNSAFE_STRICT = re.compile(r"[^\x21\x23\x24\x26-\x7e]+")
 
 
 def encode_header_value(text: str) -> str:
