@@ -122,7 +122,8 @@ def test_blanks_around_a_header_value_survive(text: str) -> None:
 @pytest.mark.parametrize("length, status", [("\u00b2", 413), ("9" * 5000, 400), ("0" * 40 + "2", 403), ("\u0663", 413)])
 def test_a_content_length_that_int_does_not_read(length: str, status: int) -> None:
     handler = EventHandler(check_signature=False, allowed_origins="nowhere", max_body_bytes=100)
-    environ: Dict[str, Any] = {"REQUEST_METHOD": "POST", "CONTENT_LENGTH": length, "wsgi.input": io.BytesIO(b"{}" * 200)}
+    environ: Dict[str, Any] = {"REQUEST_METHOD": "POST", "CONTENT_LENGTH": length}
+    environ["wsgi.input"] = io.BytesIO(b"{}" * 200)
     environ["HTTP_WEBHOOK_REQUEST_ORIGIN"] = "nowhere"
     if status == 400:
         environ["wsgi.input"] = io.BytesIO(b"{}")  # it ends before what was announced
