@@ -767,3 +767,13 @@ def test_any_connect_body_is_answered(value: Any) -> None:
     for body in (value, {"claims": value}, {"query": {"a": value}}, {"subprotocols": value},
                  {"clientCertificates": value}, {"mqtt": value}, {"clientCertificates": [value]}):
         assert post(connecting(None), "connect", json.dumps(body).encode(), "sys")[0] in (204, 400)
+
+
+def test_a_callable_object_that_is_false_is_called() -> None:
+    class Empty(List[Any]):
+        def __call__(self, request: Any) -> None:
+            self.append(request.event)
+
+    seen, handler = Empty(), EventHandler("plaza", access_key=KEY)
+    handler.on_event("echo", seen)
+    assert handler.handle("POST", headers_for("echo"), b"x")[0] == 204 and seen == ["echo"]

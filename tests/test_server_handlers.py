@@ -10,6 +10,7 @@ import websocket
 
 from simplepubsub.exceptions import InvalidArgument
 from simplepubsub.server import ConnectReply, RefuseConnection
+from simplepubsub.server.handlers import Handlers
 from tests.helpers import Recorder, run_thread, scaled
 from tests.rawclient import PLAIN, RELIABLE, Clients, RawClient, ok, refused
 
@@ -260,3 +261,15 @@ def test_a_handshake_that_waits_for_its_handler_does_not_keep_the_server_from_st
         server.stop(timeout=scaled(1))
         assert time.monotonic() - begin < scaled(4)
     release.set()
+
+
+def test_a_callable_object_that_is_false_is_found():
+    class Empty(list):
+        def __call__(self, event):
+            self.append(event)
+
+    handlers, empty = Handlers(), Empty()
+    for event in ("greet", "*", "connected"):
+        handlers.on(event, None, empty)
+    for kind, event in (("event", "greet"), ("event", "other"), ("connected", "connected")):
+        assert handlers.find(kind, event, "plaza") is empty

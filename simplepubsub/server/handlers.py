@@ -169,13 +169,14 @@ class Handlers:
         functions, routes = self._table
         event = event.lower()
         if functions:
-            found = None
+            keys: List[Tuple[str, Optional[str]]] = []
             if (kind == "event") != (event in SYSTEM_EVENTS):
-                found = functions.get((event, hub)) or functions.get((event, None))
-            if found is None and kind == "event":
-                found = functions.get(("*", hub)) or functions.get(("*", None))
-            if found is not None:
-                return found
+                keys += [(event, hub), (event, None)]
+            if kind == "event":
+                keys += [("*", hub), ("*", None)]
+            for key in keys:
+                if key in functions:  # not by its truth: a callable object may be false
+                    return functions[key]
         for route in routes:
             if route.takes(kind, event, hub):
                 return route

@@ -211,7 +211,8 @@ class EventHandler:
 
     def _find(self, attributes: Attributes) -> Optional[Callable[[Any], Any]]:
         found = self._functions.get((attributes.kind, attributes.event.lower()))
-        return found or self._functions.get((attributes.kind, "*"))
+        # Not "or": a callable object may be false, an empty collection for example.
+        return self._functions.get((attributes.kind, "*")) if found is None else found
 
     def _run(self, function: Callable[[Any], Any], request: EventRequest) -> Answer:
         try:
