@@ -253,9 +253,15 @@ def test_patterns_match_what_a_regular_expression_would(pattern: str, group: str
         compiled = compile_pattern(pattern)
     except ValueError:
         return
-    expression = re.sub(r"\\(.)|\*\*|\*|\?|.", lambda match: (
-        re.escape(match.group(1)) if match.group(1) else
-        {"**": ".*", "*": "[^.]*", "?": "[^.]"}.get(match.group(), re.escape(match.group()))), pattern)
+    expression = re.sub(
+        r"\\(.)|\*\*|\*|\?|.",
+        lambda match: (
+            re.escape(match.group(1))
+            if match.group(1)
+            else {"**": ".*", "*": "[^.]*", "?": "[^.]"}.get(match.group(), re.escape(match.group()))
+        ),
+        pattern,
+    )
     assert compiled.fullmatch(group) is bool(re.fullmatch(expression, group))
 
 
