@@ -113,6 +113,8 @@ class Tokens:
         for key in self._keys:
             try:
                 payload: Any = jwt.decode(token, key, algorithms=["HS256"], leeway=CLOCK_SKEW, options=options)
+                if "crit" in jwt.get_unverified_header(token):  # RFC 7515 section 4.1.11; older versions overlook it
+                    raise jwt.InvalidTokenError("it needs an extension that is not known here")
                 return dict(payload)
             except jwt.InvalidSignatureError as problem:
                 error = problem
