@@ -42,6 +42,22 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", r"ignore:Python 3\.\d+ is no longer supported by the Python core")
 
 
+#: Modules that start many interpreters, or play one game in very many ways; see the marker `thorough`.
+THOROUGH = {
+    "test_cli", "test_demo", "test_event_handler_docs", "test_examples", "test_frames", "test_fuzz", "test_p2_stress",
+    "test_p5_interrupt", "test_protobuf_protocol", "test_security_injection", "test_server_docs", "test_server_filters",
+    "test_server_reliability", "test_server_rest_ttl", "test_server_streams_model", "test_service_docs",
+    "test_service_retries", "test_socketio_docs", "test_streams_cuts", "test_streams_interrupt",
+    "test_websocket_examples", "test_websockets_docs",
+}
+
+
+def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
+    for item in items:
+        if item.path.stem in THOROUGH:
+            item.add_marker("thorough")
+
+
 def pytest_report_header() -> str:
     return f"seed of random tests: SIMPLEPUBSUB_SEED={SEED}"
 
