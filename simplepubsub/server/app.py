@@ -27,7 +27,7 @@ from .control import ConnectionInfo, HubControl, connection_info
 from .dispatcher import Dispatcher
 from .endpoint import ClientEndpoint, check_hub_name
 from .faults import Faults
-from .http_edges import HttpLog, add_routes, no_such_address
+from .http_edges import FirstRequests, HttpLog, add_routes, no_such_address
 from .limits import Limits
 from .listener import Acceptor, listen, printable_host
 from .loop import LoopThread, breathe
@@ -114,6 +114,7 @@ class Server(Registration):
         self._endpoint: ClientEndpoint
         self._dispatcher: Dispatcher
         self._upstream_timing = Timing()
+        self._request_timeout = 30.0  # seconds in which a new connection has to finish its first request
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -269,7 +270,8 @@ class Server(Registration):
         endpoint = self._endpoint = ClientEndpoint(
             self._pump, self._tokens, dispatcher, self.faults, self._audiences, self._allow_anonymous
         )
-        app = web.Application()
+        first_requests = FirstRequests(loop, self._request_timeout)
+        app = web.Application(middlewares=[first_requests.middleware])
         for path in ("/client/hubs/{hub}", "/client", "/client/"):
             add_routes(app, path, endpoint.handle)
         backend = Backend(self._pump, self._tokens, Cursors(self._access_key), self.endpoint)
@@ -280,12 +282,13 @@ class Server(Registration):
         runner = web.AppRunner(app, access_log=None, handle_signals=False, auto_decompress=False, logger=HttpLog())
         await runner.setup()
         http: Any = runner.server
-        acceptor = Acceptor(loop, listener, http, self._ssl)
+        acceptor = Acceptor(loop, listener, http, self._ssl, first_requests.expect)
         try:
             ready.set_result(None)
             await self._stopping.wait()
         finally:
             await acceptor.stop()
+            first_requests.stop()
             endpoint.stop()
             rest.stop()
             await self._close_all()

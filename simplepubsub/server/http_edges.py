@@ -6,13 +6,14 @@ Its own log has whole request lines, and headers with them, of whatever it canno
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from typing import Any
+from typing import Any, Dict
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError, HttpVersion11
 
-__all__ = ["HttpLog", "add_routes"]
+__all__ = ["FirstRequests", "HttpLog", "add_routes", "no_such_address"]
 
 log = logging.getLogger("simplepubsub.server")
 
@@ -32,6 +33,44 @@ class HttpLog:
             log.error("a request could not be answered", exc_info=error or True)
 
     error = exception
+
+
+class FirstRequests:
+    """Cuts off who connects and does not finish a request in ``limit`` seconds. Belongs to the server's loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, limit: float) -> None:
+        self._loop = loop
+        self._limit = limit
+        self._timers: Dict[int, asyncio.TimerHandle] = {}  # by the id of the transport, which the timer keeps alive
+
+    def expect(self, transport: Any) -> None:
+        """Note that a connection is open."""
+        self._timers[id(transport)] = self._loop.call_later(self._limit, self._cut, transport)
+
+    def _cut(self, transport: Any) -> None:
+        del self._timers[id(transport)]
+        try:
+            gone = transport.is_closing()
+        except AttributeError:
+            gone = True  # asyncio before 3.11: what a TLS transport says when its connection is lost
+        if not gone:
+            log.info("cutting off a connection that made no request within %g s", self._limit)
+            transport.abort()
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        """Note that a request has come."""
+        timer = self._timers.pop(id(request.transport), None)
+        if timer is not None:
+            timer.cancel()
+        response: web.StreamResponse = await handler(request)
+        return response
+
+    def stop(self) -> None:
+        """Let go of all timers."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
 
 
 def add_routes(app: web.Application, path: str, handler: Any) -> None:

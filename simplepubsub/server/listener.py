@@ -29,6 +29,8 @@ _RETRY_DELAY = 0.5
 class Acceptor:
     """Accepts connections, each with a protocol from ``factory``, until it is stopped. Belongs to the server's loop.
 
+    ``opened`` is called with the transport of each.
+
     Not an asyncio server: closing one in the moment of an accept loses that socket (its transport cannot be attached
     any more), and then a stopped server leaves something behind.
     """
@@ -39,7 +41,9 @@ class Acceptor:
         listener: socket.socket,
         factory: Callable[[], Any],
         ssl: Optional[ssl_module.SSLContext],
+        opened: Callable[[Any], None],
     ) -> None:
+        self._opened_hook = opened
         self._loop = loop
         self._listener = listener
         self._factory = factory
@@ -104,7 +108,8 @@ class Acceptor:
 
     async def _open(self, sock: socket.socket) -> None:
         try:
-            await self._loop.connect_accepted_socket(self._factory, sock, ssl=self._ssl)
+            transport, _ = await self._loop.connect_accepted_socket(self._factory, sock, ssl=self._ssl)
+            self._opened_hook(transport)
         except (OSError, asyncio.TimeoutError) as error:  # ssl.SSLError is an OSError
             log.info("a connection failed before it was open: %s", error)
 
