@@ -244,7 +244,7 @@ def test_running_out_of_descriptors_is_survived(caplog):
             def connection_made(self, transport):
                 opened.set_result(transport)
 
-        acceptor = Acceptor(loop, listener, Protocol, None)
+        acceptor = Acceptor(loop, listener, Protocol, None, lambda transport: None)
         with socket.create_connection(listener.getsockname()):
             transport = await asyncio.wait_for(opened, scaled(10))
             transport.abort()
