@@ -13,7 +13,7 @@ import socket
 import ssl as ssl_module
 import threading
 import traceback
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 from urllib.parse import parse_qsl, unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -24,10 +24,10 @@ from ..core.protocol import Dial, Transport
 from ..exceptions import ConnectError, InvalidArgument
 from .failures import Place, explain, redirect_not_followed, subprotocol_refused
 from .redact import MASK, redact_url
-from .tcp import open_tcp
+from .tcp import open_tcp, open_unix
 from .websocket import WebSocketTransport
 
-__all__ = ["WebSocketDial", "check_proxy", "close_unfinished"]
+__all__ = ["Opened", "WebSocketDial", "check_proxy", "close_unfinished"]
 
 Headers = Union[Mapping[str, str], Sequence[str], None]
 
@@ -141,8 +141,21 @@ def _default_context() -> ssl_module.SSLContext:
     return ssl_module.create_default_context()
 
 
+class Opened(NamedTuple):
+    """A socket after the handshake, and what the server answered; ``headers`` are lower-case."""
+
+    sock: socket.socket
+    subprotocol: Optional[str]
+    status: int
+    headers: Dict[str, str]
+
+
 class WebSocketDial(Dial):
-    """One dial attempt. ``ssl`` None means the system's certificates; ``proxy`` as in `check_proxy`."""
+    """One dial attempt.
+
+    ``ssl`` None means the system's certificates; ``proxy`` as in `check_proxy`. ``unix_path`` connects to a Unix socket
+    in place of the host that the URL names. Unless ``may_ignore_subprotocols`` the peer must choose one of them.
+    """
 
     def __init__(
         self,
@@ -153,7 +166,11 @@ class WebSocketDial(Dial):
         headers: Headers = None,
         user_agent: str = "",
         max_size: Optional[int] = None,
+        unix_path: Optional[str] = None,
+        may_ignore_subprotocols: bool = False,
     ) -> None:
+        self._unix_path = unix_path
+        self._may_ignore_subprotocols = may_ignore_subprotocols
         self._subprotocols = list(subprotocols)
         self._ssl = ssl
         self._proxy = proxy
@@ -182,7 +199,21 @@ class WebSocketDial(Dial):
                 raise ConnectError("the attempt was given up")
 
     def connect(self, url: str, timeout: Optional[float]) -> Transport:
-        deadline = Deadline(timeout)
+        opened = self.open(url, timeout)
+        return WebSocketTransport(opened.sock, subprotocol=opened.subprotocol, max_size=self._max_size)
+
+    def open(self, url: str, timeout: Optional[float]) -> Opened:
+        """Return the socket after the handshake, redirects followed. Raises ConnectError, as `connect` does."""
+        try:
+            return self._open(url, Deadline(timeout))
+        except Exception:
+            raise
+        except BaseException:  # Ctrl-C: nobody else knows the socket
+            if self._sock is not None:
+                self._sock.close()
+            raise
+
+    def _open(self, url: str, deadline: Deadline) -> Opened:
         first = urlsplit(url).netloc
         left = REDIRECTS
         while True:
@@ -207,7 +238,8 @@ class WebSocketDial(Dial):
         parts = urlsplit(url)
         secure = parts.scheme == "wss"
         host = parts.hostname or ""
-        proxy = _environment_proxy(secure, host) if self._proxy is None else self._proxy or ""
+        from_environment = self._proxy is None and self._unix_path is None
+        proxy = _environment_proxy(secure, host) if from_environment else self._proxy or ""
         assert isinstance(proxy, str)
         dialler = websocket.WebSocket(enable_multithread=False)
         sock: Optional[socket.socket] = None
@@ -225,7 +257,10 @@ class WebSocketDial(Dial):
                     )
             else:
                 self.step = "resolving the host name (DNS)"
-                sock = open_tcp(host, parts.port or (443 if secure else 80), deadline, self._connecting)
+                if self._unix_path is not None:
+                    sock = open_unix(self._unix_path, deadline, self._connecting)
+                else:
+                    sock = open_tcp(host, parts.port or (443 if secure else 80), deadline, self._connecting)
                 if secure:
                     sock = self.handshake_tls(sock, self._context(), host)
                 self.step = "waiting for the answer to the WebSocket handshake"
@@ -271,18 +306,20 @@ class WebSocketDial(Dial):
             raise
         return tls
 
-    def _adopt(self, dialler: websocket.WebSocket, shown: str) -> WebSocketTransport:
+    def _adopt(self, dialler: websocket.WebSocket, shown: str) -> Opened:
         """Take the socket over from websocket-client, if the subprotocol is agreed."""
         sock = dialler.sock
         assert sock is not None
         dialler.sock = None
+        headers = {str(name).lower(): str(value) for name, value in (dialler.getheaders() or {}).items()}
         # websocket-client would refuse a wrong one with the words "Invalid WebSocket Header", so it is not told what to
         # expect.
-        agreed = str((dialler.getheaders() or {}).get("sec-websocket-protocol", ""))
-        if self._subprotocols and agreed.lower() not in [name.lower() for name in self._subprotocols]:
+        agreed = headers.get("sec-websocket-protocol", "")
+        wanted = [name.lower() for name in self._subprotocols]
+        if agreed.lower() not in wanted and (agreed or not self._may_ignore_subprotocols) and (agreed or wanted):
             sock.close()
             raise subprotocol_refused(" or ".join(self._subprotocols), agreed, shown)
-        return WebSocketTransport(sock, subprotocol=agreed or None, max_size=self._max_size)
+        return Opened(sock, agreed or None, int(dialler.getstatus() or 101), headers)
 
     def _header_lines(self, own: bool) -> List[str]:
         """Return the request's extra headers; ``own`` False leaves out those of the user, for a host not theirs."""

@@ -16,7 +16,8 @@ from __future__ import annotations
 import codecs
 import os
 import struct
-from typing import Callable, Iterable, List, Optional, Tuple, Union
+from collections import deque
+from typing import Callable, Deque, Iterable, List, Optional, Tuple, Union
 
 from ..exceptions import RemoteProtocolError
 
@@ -34,6 +35,7 @@ __all__ = [
     "close_payload",
     "encode_frame",
     "encode_frames",
+    "mask_key",
     "parse_close",
 ]
 
@@ -50,6 +52,10 @@ _unpack_u64 = struct.Struct("!Q").unpack_from
 _pack_short = struct.Struct("!BB").pack
 _pack_u16 = struct.Struct("!BBH").pack
 _pack_u64 = struct.Struct("!BBQ").pack
+
+#: Masking keys that are made at once.
+_MASKS = 1024
+
 _new_utf8_decoder = codecs.getincrementaldecoder("utf-8")
 
 
@@ -62,6 +68,26 @@ def apply_mask(data: bytes, mask: bytes) -> bytes:
     pattern = mask * ((size + 3) // 4)
     number = int.from_bytes(data, "little") ^ int.from_bytes(pattern[:size], "little")
     return number.to_bytes(size, "little")
+
+
+_masks: "Deque[bytes]" = deque()
+
+
+def mask_key() -> bytes:
+    """Return a fresh key for one frame: unpredictable, as RFC 6455 section 5.3 wants it. Safe from any thread.
+
+    One read of the system's source serves many frames.
+    """
+    try:
+        return _masks.popleft()
+    except IndexError:
+        keys = os.urandom(4 * _MASKS)
+        _masks.extend([keys[position : position + 4] for position in range(4, 4 * _MASKS, 4)])
+        return keys[:4]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_masks.clear)  # parent and child must not use the same keys
 
 
 def encode_frame(opcode: int, payload: Union[str, bytes], mask: Optional[bytes] = None, fin: bool = True) -> bytes:
@@ -85,15 +111,7 @@ def encode_frames(frames: Iterable[Frame], masked: bool) -> bytes:
     """Return a batch of frames as one bytes object, each masked with a fresh random key when ``masked``."""
     if not masked:
         return b"".join([encode_frame(opcode, payload) for opcode, payload in frames])
-    batch = frames if isinstance(frames, (list, tuple)) else list(frames)
-    # RFC 6455 section 5.3: keys must be unpredictable. One read of the system's source serves the batch.
-    keys = os.urandom(4 * len(batch))
-    parts = []
-    position = 0
-    for opcode, payload in batch:
-        parts.append(encode_frame(opcode, payload, keys[position : position + 4]))
-        position += 4
-    return b"".join(parts)
+    return b"".join([encode_frame(opcode, payload, mask_key()) for opcode, payload in frames])
 
 
 def close_payload(code: int, reason: str = "") -> bytes:

@@ -1,4 +1,4 @@
-"""Open a TCP connection that another thread can give up at any moment."""
+"""Open a TCP connection, or one to a Unix socket, that another thread can give up at any moment."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Callable, Optional
 
 from ..core.deadline import Deadline
 
-__all__ = ["open_tcp"]
+__all__ = ["open_tcp", "open_unix"]
 
 _IN_PROGRESS = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
 
@@ -40,6 +40,19 @@ def open_tcp(host: str, port: int, deadline: Deadline, show: Callable[[socket.so
             sock.close()
             raise
     raise failure if failure is not None else socket.timeout("timed out")
+
+
+def open_unix(path: str, deadline: Deadline, show: Callable[[socket.socket], None]) -> socket.socket:
+    """Return a socket connected to the Unix socket at ``path``; as `open_tcp`. Raises OSError where there are none."""
+    if not hasattr(socket, "AF_UNIX"):
+        raise OSError(errno.EAFNOSUPPORT, "this system has no Unix sockets")
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _connect(sock, path, deadline, show)
+        return sock
+    except BaseException:
+        sock.close()
+        raise
 
 
 def _connect(sock: socket.socket, address: object, deadline: Deadline, show: Callable[[socket.socket], None]) -> None:
