@@ -58,6 +58,16 @@ async function readStream(of, stream) {
   }
 }
 
+// Report what happens to a socket of the package ws.
+function watch(of, socket) {
+  socket.on("message", (data, binary) => {
+    send({ of, event: "message", payload: binary ? encode(data) : data.toString() });
+  });
+  socket.on("pong", (data) => send({ of, event: "pong", payload: encode(data) }));
+  socket.on("close", (code, reason) => send({ of, event: "close", payload: { code, reason: reason.toString() } }));
+  socket.on("error", (error) => send({ of, event: "error", payload: describe(error) }));
+}
+
 const makers = {
   async client({ name, url, protocol, options, streams }) {
     const sdk = await import("@azure/web-pubsub-client");
@@ -76,17 +86,30 @@ const makers = {
     return client;
   },
 
-  // A simple WebSocket client: bare frames.
-  async socket({ name, url, protocols }) {
+  // A WebSocket client of the package ws: bare frames.
+  async socket({ name, url, protocols, options }) {
     const { default: WebSocket } = await import("ws");
-    const socket = new WebSocket(url, protocols);
-    socket.on("message", (data, binary) => {
-      send({ of: name, event: "message", payload: binary ? encode(data) : data.toString() });
-    });
-    socket.on("pong", (data) => send({ of: name, event: "pong", payload: encode(data) }));
-    socket.on("close", (code, reason) => send({ of: name, event: "close", payload: { code, reason: reason.toString() } }));
+    const socket = new WebSocket(url, protocols, options);
+    watch(name, socket);
     await new Promise((resolve, reject) => socket.once("open", resolve).once("error", reject));
     return socket;
+  },
+
+  // A WebSocket server of the package ws; its connections are the objects `name-0`, `name-1`, ...
+  async sockets({ name, protocols, options }) {
+    const { WebSocketServer } = await import("ws");
+    const handleProtocols = (offered) => protocols.find((protocol) => offered.has(protocol)) ?? false;
+    const server = new WebSocketServer({ host: "127.0.0.1", port: 0, handleProtocols, ...options });
+    let count = 0;
+    server.on("connection", (socket, request) => {
+      const made = `${name}-${count++}`;
+      objects.set(made, socket);
+      watch(made, socket);
+      send({ of: name, event: "connection", payload: { name: made, path: request.url, protocol: socket.protocol } });
+    });
+    await new Promise((resolve, reject) => server.once("listening", resolve).once("error", reject));
+    server.reported = { port: server.address().port };
+    return server;
   },
 
   async service({ connectionString, endpoint, token, hub, options }) {
@@ -158,7 +181,11 @@ const operations = {
   async make({ kind, name, ...options }) {
     const made = await makers[kind]({ name, ...options });
     objects.set(name, made);
-    return kind === "upstream" ? made : null;
+    return kind === "upstream" ? made : made.reported ?? null;
+  },
+
+  async get({ of, property }) {
+    return encode(objects.get(of)[property]);
   },
 
   // Call a method; with `keep` its result stays here under that name, with `pages` it is read to the end by pages.
