@@ -48,7 +48,7 @@ THOROUGH = {
     "test_p5_interrupt", "test_protobuf_protocol", "test_security_injection", "test_server_docs", "test_server_filters",
     "test_server_reliability", "test_server_rest_ttl", "test_server_streams_model", "test_service_docs",
     "test_service_retries", "test_socketio_docs", "test_streams_cuts", "test_streams_interrupt",
-    "test_websocket_examples", "test_websockets_docs",
+    "test_interrupt", "test_websocket_examples", "test_websockets_docs",
 }
 
 
