@@ -124,9 +124,11 @@ class ServerProcess:
 class Worker:
     """A contender that stays connected and runs one slice of its measurement each time it is told to."""
 
+    script = "contender.py"
+
     def __init__(self, *arguments: str) -> None:
-        """Start contender.py; raises Missing or Failed as run_json does."""
-        command = [sys.executable, os.path.join(HERE, "contender.py")] + [str(item) for item in arguments]
+        """Start the script; raises Missing or Failed as run_json does."""
+        command = [sys.executable, os.path.join(HERE, self.script)] + [str(item) for item in arguments]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             env=environment(), cwd=ROOT)
