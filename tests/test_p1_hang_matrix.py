@@ -331,7 +331,8 @@ def test_a_limit_covers_the_whole_call_and_not_each_wait() -> None:
         retry = RetryPolicy(total=None, base=0.05, mode="fixed", jitter=False)
         with WebPubSubClient(peer.url(PATH), protocol="json", message_retry=retry) as client:
             started = time.monotonic()
-            with pytest.raises(SendMessageError, match="InternalServerError"):
+            # The limit may come while the last answer is on its way.
+            with pytest.raises(SendMessageError, match="InternalServerError|no acknowledgement in time"):
                 client.send_to_group("g", "x", timeout=scaled(LIMIT))
             assert time.monotonic() - started < scaled(LIMIT + SLACK)
             assert client.stats()["retried"] >= 1

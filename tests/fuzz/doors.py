@@ -12,6 +12,7 @@ import http.client
 import json
 import logging
 import random
+import sys
 import re
 import socket
 import urllib.parse
@@ -353,6 +354,10 @@ class House:
                 return 0, None, None
             message, payload = messages[0]
         except HttpProcessingError:
+            return 0, None, None
+        except ValueError:  # aiohttp 3.8 lets its URL parser's error through, and its connection is closed
+            if sys.version_info >= (3, 8):
+                raise
             return 0, None, None
         try:
             parser.feed_eof()
