@@ -12,9 +12,9 @@ import http.client
 import json
 import logging
 import random
-import sys
 import re
 import socket
+import sys
 import urllib.parse
 from types import SimpleNamespace
 from typing import Any, Dict, List, Optional, Tuple
