@@ -18,19 +18,6 @@ from tests.upstreams import RESET, SILENCE, ScriptedUpstream
 EVENT = {"type": "event", "event": "e", "data": 1, "ackId": 1}
 
 
-@pytest.fixture
-def upstream():
-    with ScriptedUpstream() as found:
-        yield found
-
-
-@pytest.fixture
-def connect(server):
-    """`connect(*subprotocols, **options of client_access_url)`."""
-    with Clients(server) as clients:
-        yield clients.connect
-
-
 def at_event(*answers):
     """Return a script that gives these answers to the event "e", one after the other, and 204 to all else."""
     left = list(answers)
@@ -255,6 +242,8 @@ def test_a_fault_of_our_own_fails_one_event_and_not_the_next(server, connect, up
 # --- TLS --------------------------------------------------------------------------------------------------------------
 
 
+# Before Python 3.11 asyncio forgets to close the transport object of a client handshake that fails; the socket is closed.
+@pytest.mark.filterwarnings("ignore:(?s).*_SSLProtocolTransport:pytest.PytestUnraisableExceptionWarning")
 def test_certificates_are_verified_and_a_context_of_ones_own_may_trust_them(server, connect, tmp_path, caplog):
     certificate = self_signed(tmp_path, "127.0.0.1")
     with ScriptedUpstream(context=certificate.server_context) as upstream:
