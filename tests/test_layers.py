@@ -41,6 +41,7 @@ MAY_IMPORT: Dict[str, Set[str]] = {
 #: The single modules that the server may import besides.
 SERVER_SHARES = {
     "simplepubsub.transports.frames",
+    "simplepubsub.transports.handshake",
     "simplepubsub.webpubsub.access_tokens",
     "simplepubsub.webpubsub.cloud_events",
     "simplepubsub.webpubsub.json_codec",

@@ -8,8 +8,6 @@ over. All in one synchronous step, so that no byte can arrive in between. Protoc
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import hashlib
 import logging
 import re
@@ -20,6 +18,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Se
 from aiohttp import web
 
 from ..exceptions import InvalidArgument
+from ..transports.handshake import accept_value
 from ..webpubsub.json_fields import one_line
 from ..webpubsub.messages import MAX_GROUP_NAME
 from .connection import WRITE_HIGH, WRITE_LOW, Connection
@@ -37,8 +36,6 @@ from .wires import WireUnavailable, choose, find_wire
 __all__ = ["ClientEndpoint", "Refused", "check_hub_name"]
 
 log = logging.getLogger("simplepubsub.server")
-
-_ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 
 #: Hub names, protocol reference 7.1.
 _HUB_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_`,.\[\]]{0,127}\Z")
@@ -305,14 +302,10 @@ def _accept_key(request: web.Request) -> bytes:
         raise Refused(400, "this address is for WebSocket clients: GET with Connection: Upgrade and Upgrade: websocket")
     if headers.get("Sec-WebSocket-Version", "").strip() != "13":
         raise Refused(400, "Sec-WebSocket-Version must be 13")
-    key = headers.get("Sec-WebSocket-Key", "").strip()
     try:
-        valid = len(base64.b64decode(key, validate=True)) == 16
-    except (binascii.Error, ValueError):
-        valid = False
-    if not valid:
-        raise Refused(400, "Sec-WebSocket-Key must be 16 bytes in base64")
-    return base64.b64encode(hashlib.sha1(key.encode("ascii") + _ACCEPT_GUID).digest())
+        return accept_value(headers.get("Sec-WebSocket-Key", "").strip()).encode("ascii")
+    except ValueError as error:
+        raise Refused(400, str(error)) from None
 
 
 def _offered(request: web.Request) -> List[str]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
 import http
 import io
 import socket
@@ -14,11 +11,10 @@ from typing import Any, List, Optional, Sequence, Tuple
 
 from .. import version
 from ..core.deadline import Deadline
+from ..transports.handshake import accept_value
 from .messages import Headers, Request, Response
 
 __all__ = ["BadRequest", "accept", "read_request", "response_bytes", "text_response"]
-
-_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 #: Largest request head in bytes.
 MAX_HEAD = 64 * 1024
@@ -92,25 +88,15 @@ def accept(request: Request, origins: Optional[Sequence[Optional[str]]]) -> Head
         raise BadRequest(426, "this address is for WebSocket clients", [("Upgrade", "websocket")])
     if headers.get("Sec-WebSocket-Version", "") != "13":
         raise BadRequest(426, "the WebSocket version must be 13", [("Sec-WebSocket-Version", "13")])
-    key = headers.get("Sec-WebSocket-Key", "")
     try:
-        valid = len(base64.b64decode(key, validate=True)) == 16
-    except (binascii.Error, ValueError):
-        valid = False
-    if not valid:
-        raise BadRequest(400, "Sec-WebSocket-Key must be 16 bytes in base64")
+        accepted = accept_value(headers.get("Sec-WebSocket-Key", ""))
+    except ValueError as error:
+        raise BadRequest(400, str(error)) from None
     if "Host" not in headers:
         raise BadRequest(400, "the Host header is missing")
     if origins is not None and headers.get("Origin") not in origins:
         raise BadRequest(403, "this origin is not allowed")
-    digest = hashlib.sha1(key.encode("ascii") + _GUID).digest()
-    return Headers(
-        [
-            ("Upgrade", "websocket"),
-            ("Connection", "Upgrade"),
-            ("Sec-WebSocket-Accept", base64.b64encode(digest).decode("ascii")),
-        ]
-    )
+    return Headers([("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accepted)])
 
 
 def text_response(status: int, text: str, headers: Sequence[Tuple[str, str]] = ()) -> Response:
