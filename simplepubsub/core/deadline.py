@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from typing import Optional
+from concurrent.futures import Future
+from typing import Any, Optional
 
 from ..exceptions import InvalidArgument
 
-__all__ = ["Deadline", "check_timeout", "wait"]
+__all__ = ["Deadline", "check_timeout", "wait", "wait_done"]
 
 # Waits of the main thread are cut into slices (seconds), for Ctrl-C. On Windows it cannot interrupt a wait at all.
 # Elsewhere it can, but for one moment: a signal between the interpreter's last look and the system call is noticed only
@@ -50,3 +51,18 @@ def wait(condition: threading.Condition, timeout: Optional[float]) -> None:
     """Wait on ``condition`` for at most ``timeout`` seconds, interruptibly; it may return early, so loop."""
     limit = _SLICE if threading.current_thread() is threading.main_thread() else threading.TIMEOUT_MAX
     condition.wait(limit if timeout is None else min(timeout, limit))
+
+
+def wait_done(future: Future[Any], deadline: Deadline) -> bool:
+    """Wait until ``future`` is done or the deadline has come, interruptibly; return whether it is done.
+
+    The documented ``result(timeout)`` cannot be interrupted on Windows.
+    """
+    condition = future._condition
+    with condition:
+        while not future.done():
+            remaining = deadline.remaining()
+            if remaining is not None and remaining <= 0:
+                return False
+            wait(condition, remaining)
+    return True

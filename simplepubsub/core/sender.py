@@ -10,7 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, Optional, Tuple
 
 from ..exceptions import AckTimeout, ClientStopped, DeliveryUncertain, FlushTimeout, OutboxFull, SendMessageError, fresh
-from .deadline import Deadline, wait
+from .deadline import Deadline, wait_done
 from .protocol import Ack, Frame
 from .records import AckError, RejoinGroupFailedArgs
 from .session import Entry, Session
@@ -114,14 +114,7 @@ class Sender:
     def result(self, entry: Entry, deadline: Deadline) -> None:
         """Wait for the answer to ``entry``. Raises SendMessageError and its kinds, ClientStopped."""
         future = entry.future
-        condition = future._condition  # the documented result() cannot be interrupted on Windows
-        with condition:
-            while not future.done():
-                remaining = deadline.remaining()
-                if remaining is not None and remaining <= 0:
-                    break
-                wait(condition, remaining)
-        if future.done():
+        if wait_done(future, deadline):
             error = future.exception()
             if error is not None:
                 raise fresh(error)

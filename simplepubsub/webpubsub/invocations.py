@@ -20,7 +20,7 @@ from collections import deque
 from concurrent.futures import CancelledError, Future
 from typing import Any, Deque, Dict, NamedTuple, Optional, Tuple
 
-from ..core.deadline import Deadline, wait
+from ..core.deadline import Deadline, wait_done
 from ..core.engine import Engine
 from ..core.protocol import Frame
 from ..core.session import Entry
@@ -139,14 +139,7 @@ class Invocations:
 
     def result(self, future: InvokeFuture, deadline: Deadline) -> InvokeResult:
         """Wait for the answer. Raises InvocationError and its kinds, ClientStopped; at the deadline it is cancelled."""
-        condition = future._condition  # the documented result() cannot be interrupted on Windows
-        with condition:
-            while not future.done():
-                remaining = deadline.remaining()
-                if remaining is not None and remaining <= 0:
-                    break
-                wait(condition, remaining)
-        if not future.done():
+        if not wait_done(future, deadline):
             given_up = self.forget(future.invocation_id)
             if given_up is not None:
                 fate = "it is cancelled, but the event may have been handled" if given_up.written else "it was not sent"
