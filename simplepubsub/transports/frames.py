@@ -19,7 +19,7 @@ import struct
 from collections import deque
 from typing import Callable, Deque, Iterable, List, Optional, Tuple, Union
 
-from ..exceptions import RemoteProtocolError
+from ..exceptions import InvalidArgument, RemoteProtocolError
 
 __all__ = [
     "BINARY",
@@ -37,6 +37,7 @@ __all__ = [
     "encode_frames",
     "mask_key",
     "parse_close",
+    "utf8",
 ]
 
 Frame = Tuple[int, Union[str, bytes]]
@@ -112,6 +113,16 @@ def encode_frames(frames: Iterable[Frame], masked: bool) -> bytes:
     if not masked:
         return b"".join([encode_frame(opcode, payload) for opcode, payload in frames])
     return b"".join([encode_frame(opcode, payload, mask_key()) for opcode, payload in frames])
+
+
+def utf8(text: str) -> bytes:
+    """Return ``text`` encoded. Raises InvalidArgument for lone surrogates."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(
+            "text with the lone surrogate %r cannot be sent: it has no UTF-8 form" % error.object[error.start]
+        ) from None
 
 
 def close_payload(code: int, reason: str = "") -> bytes:

@@ -7,8 +7,9 @@ from typing import Any, Optional
 from urllib.parse import parse_qs, urlsplit
 
 from ..exceptions import InvalidArgument, MessageTooLarge
+from ..transports.frames import utf8
 from ..transports.redact import redact_url
-from .json_fields import EVENT_NAME, MAX_UINT64, utf8
+from .json_fields import EVENT_NAME, MAX_UINT64
 from .messages import MAX_GROUP_NAME, MAX_MESSAGE_BYTES
 from .protobuf_fields import is_message_object
 

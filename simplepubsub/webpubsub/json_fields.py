@@ -40,7 +40,6 @@ __all__ = [
     "read_payload",
     "read_uint64",
     "shown",
-    "utf8",
 ]
 
 #: Ack ids and sequence ids are unsigned 64-bit integers (client specification 3.1, 3.2).
@@ -121,16 +120,6 @@ def check_bytes(data: Any, data_type: str) -> Union[bytes, bytearray]:
         "data of type %s cannot be sent as %s: pass bytes, bytearray or memoryview%s"
         % (type(data).__name__, data_type, ", or a protobuf message" if data_type == "protobuf" else "")
     )
-
-
-def utf8(text: str) -> bytes:
-    """Return ``text`` encoded. Raises InvalidArgument for lone surrogates."""
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidArgument(
-            "text with the lone surrogate %r cannot be sent: it has no UTF-8 form" % error.object[error.start]
-        ) from None
 
 
 def decode_data(data: Any, data_type: str) -> Any:

@@ -15,7 +15,8 @@ from typing import Any, Callable, Dict, Optional, Union
 
 from ..core.protocol import Ack, Connected, Decoded, Disconnected, Pong
 from ..exceptions import RemoteProtocolError
-from .json_fields import check_event_name, check_group_name, encode_json, utf8
+from ..transports.frames import utf8
+from .json_fields import check_event_name, check_group_name, encode_json
 from .messages import (
     ClientMessage,
     Event,

@@ -7,7 +7,8 @@ from typing import Any, Optional, Tuple
 from google.protobuf.message import DecodeError
 
 from ..exceptions import InvalidArgument, RemoteProtocolError
-from .json_fields import check_bytes, check_text, encode_json, load, utf8
+from ..transports.frames import utf8
+from .json_fields import check_bytes, check_text, encode_json, load
 from .protobuf_fields import chunk
 from .protobuf_schema import AnyMessage
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, Optional
 
 from ..exceptions import InvalidArgument, RemoteProtocolError
-from .json_fields import check_group_name, utf8
+from ..transports.frames import utf8
+from .json_fields import check_group_name
 from .messages import (
     DEFAULT_STREAM_IDLE_MS,
     StreamAck,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
 from ..exceptions import InvalidArgument
-from ..transports.frames import BINARY, CONT, MAX_CONTROL_PAYLOAD, TEXT, Frame
+from ..transports.frames import BINARY, CONT, MAX_CONTROL_PAYLOAD, TEXT, Frame, utf8
 
 __all__ = ["Data", "Headers", "Request", "Response", "State", "check_close", "control_payload", "frames_of"]
 
@@ -76,20 +76,11 @@ class Response(NamedTuple):
 def _payload(part: Any, text: Optional[bool]) -> Frame:
     if isinstance(part, str):
         if text is False:
-            return BINARY, _encoded(part)
-        return TEXT, _encoded(part)
+            return BINARY, utf8(part)
+        return TEXT, utf8(part)
     if isinstance(part, (bytes, bytearray, memoryview)):
         return (TEXT if text else BINARY), part if type(part) is bytes else bytes(part)
     raise InvalidArgument("a message must be str, bytes-like or an iterable of these, not %s" % type(part).__name__)
-
-
-def _encoded(text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidArgument(
-            "text with the lone surrogate %r cannot be sent: it has no UTF-8 form" % error.object[error.start]
-        ) from None
 
 
 def frames_of(message: Any, text: Optional[bool]) -> Union[List[Frame], Iterator[Fragment]]:
@@ -143,6 +134,6 @@ def check_close(code: Any, reason: Any) -> None:
         )
     if not isinstance(reason, str):
         raise InvalidArgument("a close reason must be a str, not %s" % type(reason).__name__)
-    size = len(_encoded(reason))
+    size = len(utf8(reason))
     if size > MAX_CONTROL_PAYLOAD - 2:
         raise InvalidArgument("a close reason has at most 123 bytes, not %d" % size)
