@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-import linecache
-import os
-import sys
 import threading
-import time
 from typing import Any, Callable, List
 
 import pytest
 
-import simplepubsub
 from simplepubsub.core import deadline
 from simplepubsub.exceptions import AckTimeout, SimplePubSubError
 from tests.helpers import (
@@ -27,40 +22,8 @@ from tests.helpers import (
     subprocess_python,
     wait_until,
 )
+from tests.interrupts import NEEDS_SAFE_WITH, interrupt_at, interrupt_when_blocked
 from tests.memory import Network, memory_client
-
-PACKAGE = os.path.dirname(simplepubsub.__file__)
-
-
-class interrupt_at:
-    """Raise KeyboardInterrupt in this thread before the ``position``-th line of the package that runs from here on.
-
-    The interpreter looks for signals between lines too. Not before the line of a `with`: it is visited a second time on
-    the way out, where a signal is never handled before the lock is released.
-    """
-
-    def __init__(self, position: int) -> None:
-        self._left = position
-        self.where = ""
-
-    def _trace(self, frame: Any, event: str, argument: Any) -> Any:
-        if event == "call":
-            return self._trace if frame.f_code.co_filename.startswith(PACKAGE) else None
-        if event == "line" and not self.where:
-            self._left -= 1
-            line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
-            if self._left <= 0 and not line.startswith("with "):
-                self.where = "%s:%d %s" % (os.path.relpath(frame.f_code.co_filename, PACKAGE), frame.f_lineno, line)
-                raise KeyboardInterrupt
-        return self._trace
-
-    def __enter__(self) -> interrupt_at:
-        self._before = sys.gettrace()
-        sys.settrace(self._trace)
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        sys.settrace(self._before)
 
 
 def full_inbox(client: Any, network: Network) -> None:
@@ -103,9 +66,7 @@ CALLS: List[Any] = [
 ]
 
 
-# Before 3.10 the interpreter itself may handle a signal between the end of a `with` block and its `__exit__`
-# (bpo-29988), which leaves the lock held whatever the code does; the real Ctrl-C tests below run everywhere.
-@pytest.mark.skipif(sys.version_info < (3, 10), reason="this interpreter can lose a lock to Ctrl-C at such a line")
+@NEEDS_SAFE_WITH
 @pytest.mark.parametrize("name, call, prepare", CALLS, ids=[row[0] for row in CALLS])
 def test_ctrl_c_at_any_line_leaves_a_usable_client(name: str, call: Callable[[Any], Any], prepare: Any) -> None:
     position = 0
@@ -170,35 +131,11 @@ def grudging(connection: PeerConnection) -> None:
             connection.send_json({"type": "ack", "ackId": command["ackId"], "success": True})
 
 
-CHILD = """
-import sys, threading, time
+#: What a child makes before anything else: a client that waits without limits.
+MAKE = """
 from simplepubsub.webpubsub import WebPubSubClient
-from tests.helpers import wait_until
-
-def blocked():
-    frame = sys._current_frames()[threading.main_thread().ident]
-    return frame.f_code.co_filename == threading.__file__ and frame.f_code.co_name == "wait"
-
-def announce():
-    started.wait()
-    wait_until(blocked, 15)
-    print("blocked")
-
-started = threading.Event()
-threading.Thread(target=announce, daemon=True).start()
-
 client = WebPubSubClient(sys.argv[1], protocol="json", ack_timeout=None, close_timeout=None, start_timeout=None,
                          max_outbox_bytes=1000)
-%(before)s
-try:
-    started.set()
-    %(call)s
-except KeyboardInterrupt:
-    print("interrupted", time.monotonic() - float(sys.stdin.readline()) < 5)
-else:
-    print("returned")
-%(after)s
-print("done")
 """
 
 USABLE = """client.send_to_group("ok", "ok", timeout=10)
@@ -225,14 +162,7 @@ REAL = [
 @pytest.mark.parametrize("name, before, call, after", REAL, ids=[row[0] for row in REAL])
 def test_ctrl_c_in_a_blocking_call(name: str, before: str, call: str, after: str) -> None:
     with ScriptedPeer(grudging, timeout=60) as peer:
-        code = CHILD % {"before": before, "call": call, "after": after}
-        with subprocess_python(code, peer.url(PATH)) as child:
-            child.wait_line("blocked")
-            child.send_line(str(time.monotonic()))
-            child.interrupt()
-            child.wait_line("interrupted True")
-            result = child.wait(10)
-        assert result.returncode == 0, result
+        result = interrupt_when_blocked(MAKE + before, call, after, peer.url(PATH))
         assert "usable" in result.stdout
         peer.close(check=False)  # the child's end was not polite
 
@@ -240,21 +170,11 @@ def test_ctrl_c_in_a_blocking_call(name: str, before: str, call: str, after: str
 @pytest.mark.parametrize("where", ["silent", "deaf"])
 def test_ctrl_c_in_start(where: str) -> None:
     with SilentPeer() as silent, DeafPort() as deaf, ScriptedPeer(grudging, timeout=60) as peer:
-        code = CHILD % {
-            "before": "",
-            "call": "client.start()",
-            "after": "assert client.state == 'stopped'; client.stop(); client._credential = None; client = "
-                     "WebPubSubClient(sys.argv[2], protocol='json'); client.start(10); " + USABLE,
-        }
-        with subprocess_python(code, (silent if where == "silent" else deaf).url(PATH), peer.url(PATH)) as child:
-            child.wait_line("blocked")
-            if where == "silent":
-                silent.wait_accepted(1)
-            child.send_line(str(time.monotonic()))
-            child.interrupt()
-            child.wait_line("interrupted True")
-            result = child.wait(10)
-        assert result.returncode == 0, result
+        after = ("assert client.state == 'stopped'; client.stop(); client._credential = None; client = "
+                 "WebPubSubClient(sys.argv[2], protocol='json'); client.start(10); " + USABLE)
+        result = interrupt_when_blocked(
+            MAKE, "client.start()", after, (silent if where == "silent" else deaf).url(PATH), peer.url(PATH),
+            when=(lambda: silent.wait_accepted(1)) if where == "silent" else None)
         assert "usable" in result.stdout
         peer.close(check=False)
 

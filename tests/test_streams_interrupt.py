@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
 from typing import Any, Callable, List
 
 import pytest
 
 from simplepubsub.exceptions import InvocationTimeout, ReceiveTimeout, StreamTimeout
 from simplepubsub.webpubsub import outgoing_stream
-from tests.helpers import MS, PeerConnection, ScriptedPeer, scaled, subprocess_python, wait_until
+from tests.helpers import MS, PeerConnection, ScriptedPeer, scaled, wait_until
+from tests.interrupts import NEEDS_SAFE_WITH, interrupt_at, interrupt_when_blocked
 from tests.memory import Network, memory_client
 from tests.streamdesk import Desk
-from tests.test_p5_interrupt import CHILD, PATH, interrupt_at
+from tests.test_p5_interrupt import MAKE, PATH
 from tests.test_streams_receiving import end, fragment
 
 
@@ -77,8 +76,7 @@ CALLS: List[Any] = [
 ]
 
 
-# See tests/test_p5_interrupt.py.
-@pytest.mark.skipif(sys.version_info < (3, 10), reason="this interpreter can lose a lock to Ctrl-C at such a line")
+@NEEDS_SAFE_WITH
 @pytest.mark.parametrize("name, call, prepare", CALLS, ids=[row[0] for row in CALLS])
 def test_ctrl_c_at_any_line_of_a_conversation(name: str, call: Any, prepare: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(outgoing_stream, "WINDOW_FRAGMENTS", 3)
@@ -186,14 +184,7 @@ REAL = [
 @pytest.mark.parametrize("name, before, call", REAL, ids=[row[0] for row in REAL])
 def test_ctrl_c_in_a_blocking_call_of_a_conversation(name: str, before: str, call: str) -> None:
     with ScriptedPeer(grudging, timeout=60) as peer:
-        code = "from simplepubsub.webpubsub import outgoing_stream\n" + CHILD % {
-            "before": before, "call": call, "after": USABLE}
-        with subprocess_python(code, peer.url(PATH)) as child:
-            child.wait_line("blocked")
-            child.send_line(str(time.monotonic()))
-            child.interrupt()
-            child.wait_line("interrupted True")
-            result = child.wait(10)
-        assert result.returncode == 0, result
+        make = MAKE + "from simplepubsub.webpubsub import outgoing_stream\n"
+        result = interrupt_when_blocked(make + before, call, USABLE, peer.url(PATH))
         assert "usable" in result.stdout
         peer.close(check=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import linecache
-import sys
 import threading
 import time
 import warnings
@@ -13,12 +12,13 @@ from typing import Any
 import pytest
 
 from simplepubsub.websockets import State
-from tests import test_p5_interrupt
+from tests import interrupts
 from tests.helpers import DeafPort, ScriptedPeer, SilentPeer, run_python, scaled, subprocess_python, wait_until
+from tests.interrupts import NEEDS_SAFE_WITH, interrupt_when_blocked
 from tests.websockets.kit import connect, echo, pair, serving, threads
 
 
-class interrupt_at(test_p5_interrupt.interrupt_at):
+class interrupt_at(interrupts.interrupt_at):
     """Not at a `try:` either: no signal is handled there, and a `with` around it does not see what a tracer raises."""
 
     def _trace(self, frame: Any, event: str, argument: Any) -> Any:
@@ -65,7 +65,7 @@ CALLS = [
 ]
 
 
-@pytest.mark.skipif(sys.version_info < (3, 10), reason="this interpreter can lose a lock to Ctrl-C at such a line")
+@NEEDS_SAFE_WITH
 @pytest.mark.parametrize("name, call", CALLS, ids=[row[0] for row in CALLS])
 def test_ctrl_c_at_any_line_leaves_a_usable_connection(name, call):
     position = 0
@@ -96,7 +96,7 @@ def test_ctrl_c_at_any_line_leaves_a_usable_connection(name, call):
         assert position > 10
 
 
-@pytest.mark.skipif(sys.version_info < (3, 10), reason="this interpreter can lose a lock to Ctrl-C at such a line")
+@NEEDS_SAFE_WITH
 def test_ctrl_c_at_any_line_of_fragments_ends_nothing_but_the_message():
     position = 0
     while True:
@@ -116,7 +116,7 @@ def test_ctrl_c_at_any_line_of_fragments_ends_nothing_but_the_message():
             return
 
 
-@pytest.mark.skipif(sys.version_info < (3, 10), reason="this interpreter can lose a lock to Ctrl-C at such a line")
+@NEEDS_SAFE_WITH
 def test_ctrl_c_at_any_line_of_close_and_connect():
     position = 0
     # A socket that was only just made when the signal came is closed by the garbage collector, which says so.
@@ -146,34 +146,7 @@ def test_ctrl_c_at_any_line_of_close_and_connect():
 
 # ---- a real Ctrl-C in a process of its own ---------------------------------------------------------------------------
 
-CHILD = """
-import sys, threading, time
-from simplepubsub import websockets
-from tests.helpers import wait_until
-
-def blocked():
-    frame = sys._current_frames()[threading.main_thread().ident]
-    return frame.f_code.co_filename == threading.__file__ and frame.f_code.co_name == "wait"
-
-def announce():
-    started.wait()
-    wait_until(blocked, 15)
-    print("blocked")
-
-started = threading.Event()
-threading.Thread(target=announce, daemon=True).start()
-%(before)s
-try:
-    started.set()
-    %(call)s
-except KeyboardInterrupt:
-    print("interrupted", time.monotonic() - float(sys.stdin.readline()) < 5)
-else:
-    print("returned")
-%(after)s
-print("done")
-"""
-
+MAKE = "from simplepubsub import websockets\n"
 CONNECT = "ws = websockets.connect(sys.argv[1], proxy=None, close_timeout=60)"
 USABLE = "ws.send('ok'); assert ws.recv(10) == 'ok'; ws.close(timeout=0.2)"
 GONE = "ws.close(timeout=0.2); assert ws.close_code == 1006"
@@ -205,13 +178,7 @@ def stops_when_told(conn):
     pytest.param(*row, id=row[0], marks=[] if row[0] in QUICK else [pytest.mark.stress]) for row in REAL])
 def test_ctrl_c_in_a_blocking_call(name, before, call, after):
     with ScriptedPeer(stops_when_told, subprotocol=None, timeout=60) as peer:
-        with subprocess_python(CHILD % {"before": before, "call": call, "after": after}, peer.url()) as child:
-            child.wait_line("blocked")
-            child.send_line(str(time.monotonic()))
-            child.interrupt()
-            child.wait_line("interrupted True")
-            result = child.wait(10)
-        assert result.returncode == 0 and "done" in result.stdout, result
+        interrupt_when_blocked(MAKE + before, call, after, peer.url())
         peer.close(check=False)
 
 
