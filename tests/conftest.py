@@ -282,6 +282,35 @@ def fresh_server() -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
+def connect(server: Any) -> Iterator[Callable[..., Any]]:
+    """`connect(*subprotocols, hub=, url=, query=, headers=, **options of client_access_url)`: raw clients of `server`.
+
+    They are closed afterwards.
+    """
+    from tests.rawclient import Clients  # here, as above
+
+    with Clients(server) as clients:
+        yield clients.connect
+
+
+@pytest.fixture
+def rest(server: Any) -> Any:
+    """The REST interface of `server`, by hand."""
+    from tests.restclient import Rest
+
+    return Rest(server)
+
+
+@pytest.fixture
+def upstream() -> Iterator[Any]:
+    """A `ScriptedUpstream` that a server can send its events to."""
+    from tests.upstreams import ScriptedUpstream
+
+    with ScriptedUpstream() as found:
+        yield found
+
+
+@pytest.fixture
 def make_proxy() -> Iterator[Callable[..., FaultProxy]]:
     """`make_proxy(target)` starts a FaultProxy before a server, an URL or a (host, port); closed afterwards."""
     proxies: List[FaultProxy] = []

@@ -14,12 +14,6 @@ from tests.helpers import MS, run_thread, scaled, wait_until
 from tests.rawclient import PLAIN, RELIABLE, Clients, Closed, ok, refused
 
 
-@pytest.fixture
-def connect(server):
-    with Clients(server) as clients:
-        yield clients.connect
-
-
 def test_drop_connections_resets_and_keeps_reliable_sessions(server, connect):
     reliable, plain, other = connect(RELIABLE), connect(PLAIN), connect(PLAIN, hub="other")
     assert server.faults.drop_connections("PLAZA") == 2

@@ -18,7 +18,7 @@ from tests.helpers import Recorder
 from tests.rawclient import PLAIN, RELIABLE, Clients
 from tests.restclient import TEXT, Rest
 from tests.test_event_handler import CONNECTION, KEY, headers_for
-from tests.upstreams import Posted, ScriptedUpstream
+from tests.upstreams import Posted
 
 EVIL = [
     "a\r\nX-Evil: 1",
@@ -40,12 +40,6 @@ EVIL = [
     "a,b;c=d",
     "=?utf-8?b?YQ==?=",
 ]
-
-
-@pytest.fixture
-def upstream() -> Any:
-    with ScriptedUpstream() as found:
-        yield found
 
 
 @pytest.fixture

@@ -20,12 +20,6 @@ from tests.restclient import TEXT, Rest
 JOIN, SEND = "webpubsub.joinLeaveGroup", "webpubsub.sendToGroup"
 
 
-@pytest.fixture
-def connect(server: Any) -> Any:
-    with Clients(server) as clients:
-        yield clients.connect
-
-
 # --- roles ------------------------------------------------------------------------------------------------------------
 
 START: Dict[str, Any] = {"type": "sendToGroup", "group": "lobby", "stream": {"streamId": "s"}}

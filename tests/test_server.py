@@ -18,16 +18,9 @@ from simplepubsub.exceptions import ForkedError, InvalidArgument, MessageTooLarg
 from simplepubsub.server import DEVELOPMENT_ACCESS_KEY, Server
 from simplepubsub.server.listener import Acceptor
 from tests.helpers import make_frame, run_python, run_thread, scaled, self_signed, wait_until
-from tests.rawclient import PLAIN, RELIABLE, Clients, Closed, RawClient, ok, refused, upgrade_request
+from tests.rawclient import PLAIN, RELIABLE, Closed, RawClient, ok, refused, upgrade_request
 
 OWN_KEY = "a-key-of-our-own-0123456789abcdef-0123456789"
-
-
-@pytest.fixture
-def connect(server):
-    """`connect(*subprotocols, hub=, url=, query=, headers=, **options of client_access_url)`."""
-    with Clients(server) as clients:
-        yield clients.connect
 
 
 def bare(server, hub="plaza"):

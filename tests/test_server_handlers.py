@@ -12,15 +12,7 @@ from simplepubsub.exceptions import InvalidArgument
 from simplepubsub.server import ConnectReply, RefuseConnection
 from simplepubsub.server.handlers import Handlers
 from tests.helpers import Recorder, run_thread, scaled
-from tests.rawclient import PLAIN, RELIABLE, Clients, RawClient, ok, refused
-
-
-@pytest.fixture
-def connect(server):
-    """`connect(*subprotocols, hub=, url=, query=, headers=, **options of client_access_url)`."""
-    with Clients(server) as clients:
-        yield clients.connect
-
+from tests.rawclient import PLAIN, RELIABLE, RawClient, ok, refused
 
 # --- events and handlers ----------------------------------------------------------------------------------------------
 

@@ -6,15 +6,7 @@ import pytest
 import websocket
 
 from tests.helpers import make_frame
-from tests.rawclient import PLAIN, RELIABLE, Clients, ok
-
-
-@pytest.fixture
-def connect(server):
-    """`connect(*subprotocols, hub=, url=, query=, headers=, **options of client_access_url)`."""
-    with Clients(server) as clients:
-        yield clients.connect
-
+from tests.rawclient import PLAIN, RELIABLE, ok
 
 # --- commands over the wire -------------------------------------------------------------------------------------------
 

@@ -19,13 +19,6 @@ from tests.upstreams import ScriptedUpstream
 
 
 @pytest.fixture
-def connect(server):
-    """`connect(*subprotocols, **options of client_access_url)`."""
-    with Clients(server) as clients:
-        yield clients.connect
-
-
-@pytest.fixture
 def heard(server):
     """What the handlers of the events were told, as (event, group)."""
     recorder = Recorder()

@@ -15,14 +15,6 @@ from simplepubsub.server import Limits
 from tests.helpers import MS, Recorder, make_frame, run_thread, scaled, wait_until
 from tests.rawclient import PLAIN, RELIABLE, Clients, Closed, RawClient, upgrade_request
 
-
-@pytest.fixture
-def connect(server):
-    """`connect(*subprotocols, hub=, url=, query=, headers=, **options of client_access_url)`."""
-    with Clients(server) as clients:
-        yield clients.connect
-
-
 # --- recovery (3.3), keep-alive (1.7) ---------------------------------------------------------------------------------
 
 

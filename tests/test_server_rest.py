@@ -4,19 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.rawclient import PLAIN, RELIABLE, Clients, RawClient
+from tests.rawclient import PLAIN, RELIABLE, RawClient
 from tests.restclient import BINARY, JSON, TEXT, Rest
-
-
-@pytest.fixture
-def rest(server):
-    return Rest(server)
-
-
-@pytest.fixture
-def connect(server):
-    with Clients(server) as clients:
-        yield clients.connect
 
 
 def test_health_needs_no_token(rest):

@@ -12,23 +12,12 @@ import time
 
 import pytest
 
-from tests.rawclient import PLAIN, Clients
+from tests.rawclient import PLAIN
 from tests.restclient import JSON, TEXT, Rest
 from tests.timing import scaled
 
 KEY = "primary-key-0123456789abcdef0123456789"
 SECOND = "secondary-key-0123456789abcdef01234567"
-
-
-@pytest.fixture
-def rest(server):
-    return Rest(server)
-
-
-@pytest.fixture
-def connect(server):
-    with Clients(server) as clients:
-        yield clients.connect
 
 
 # --- tokens -----------------------------------------------------------------------------------------------------------

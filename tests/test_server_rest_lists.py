@@ -12,19 +12,8 @@ from hypothesis import strategies as st
 from simplepubsub.exceptions import InvalidArgument
 from simplepubsub.server.paging import Cursors, page_of
 from tests.helpers import wait_until
-from tests.rawclient import PLAIN, RELIABLE, Clients
+from tests.rawclient import PLAIN, RELIABLE
 from tests.restclient import Rest
-
-
-@pytest.fixture
-def rest(server):
-    return Rest(server)
-
-
-@pytest.fixture
-def connect(server):
-    with Clients(server) as clients:
-        yield clients.connect
 
 
 def follow(rest, path):

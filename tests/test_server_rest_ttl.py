@@ -22,21 +22,10 @@ from simplepubsub.server.work import Work
 from simplepubsub.webpubsub.messages import SequenceAck
 from tests.helpers import MS, run_thread, scaled, self_signed, wait_until
 from tests.rawclient import PLAIN, RELIABLE, Clients, Closed, RawClient
-from tests.restclient import TEXT, Rest
+from tests.restclient import TEXT
 
 BLOCK = "x" * 200_000
 SMALL = ((socket.SOL_SOCKET, socket.SO_RCVBUF, 4096),)
-
-
-@pytest.fixture
-def rest(server):
-    return Rest(server)
-
-
-@pytest.fixture
-def connect(server):
-    with Clients(server) as clients:
-        yield clients.connect
 
 
 @pytest.fixture

@@ -11,12 +11,6 @@ from tests.rawclient import PLAIN, RELIABLE, Clients
 from tests.test_server_streams import ack, closed
 
 
-@pytest.fixture
-def connect(server):
-    with Clients(server) as clients:
-        yield clients.connect
-
-
 def start(client, stream_id="s", idle=None, **more):
     stream = {"streamId": stream_id}
     if idle is not None:

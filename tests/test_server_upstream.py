@@ -13,13 +13,6 @@ from simplepubsub.server import Limits
 from simplepubsub.webpubsub import cloud_events
 from tests.helpers import scaled, wait_until
 from tests.rawclient import PLAIN, RELIABLE, Clients, ok
-from tests.upstreams import ScriptedUpstream
-
-
-@pytest.fixture
-def upstream():
-    with ScriptedUpstream() as found:
-        yield found
 
 
 @pytest.fixture

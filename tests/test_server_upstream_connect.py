@@ -12,13 +12,6 @@ import trustme
 from simplepubsub.server import Limits
 from tests.helpers import self_signed
 from tests.rawclient import PLAIN, RELIABLE, Clients, RawClient, ok, refused
-from tests.upstreams import ScriptedUpstream
-
-
-@pytest.fixture
-def upstream():
-    with ScriptedUpstream() as found:
-        yield found
 
 
 @pytest.fixture

@@ -15,13 +15,6 @@ from tests.rawclient import PLAIN, Clients, ok, refused
 from tests.upstreams import ScriptedUpstream
 
 
-@pytest.fixture
-def connect(server):
-    """`connect(*subprotocols, **options of client_access_url)`."""
-    with Clients(server) as clients:
-        yield clients.connect
-
-
 class Target:
     """An object with ``handle``: answers with ``answer``, or calls it; records what it is called with."""
 

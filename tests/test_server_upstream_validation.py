@@ -22,13 +22,6 @@ def upstream():
         yield found
 
 
-@pytest.fixture
-def connect(server):
-    """`connect(*subprotocols, **options of client_access_url)`."""
-    with Clients(server) as clients:
-        yield clients.connect
-
-
 def questions(upstream):
     return [request for request in upstream.requests if request.method != "POST"]
 

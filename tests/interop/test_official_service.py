@@ -11,7 +11,7 @@ import pytest
 from simplepubsub.server import ALL_ROLES
 from tests import peers
 from tests.helpers import wait_until
-from tests.rawclient import PLAIN, RELIABLE, Clients, RawClient
+from tests.rawclient import PLAIN, RELIABLE, RawClient
 
 sdk = peers.require("azure.messaging.webpubsubservice", "the official service SDK must work with our server",
                     python=(3, 8))
@@ -95,12 +95,6 @@ def make(request):
 @pytest.fixture
 def service(make, server):
     return make(server.connection_string, "plaza")
-
-
-@pytest.fixture
-def connect(server):
-    with Clients(server) as clients:
-        yield clients.connect
 
 
 MESSAGES = [
