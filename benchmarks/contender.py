@@ -104,6 +104,19 @@ def say(result: dict) -> None:
     sys.stdout.flush()
 
 
+def run(measure, options) -> None:
+    """Print what `measure(options)` returns; a latency takes turns instead."""
+    # Whatever a contender raises is this row's result; the run goes on with the next one.
+    try:
+        if options.measure == "latency_call":
+            take_turns(measure, options)
+        else:
+            say(measure(options))
+    except Exception as error:  # noqa: BLE001
+        traceback.print_exc()
+        say({"failed": "%s: %s" % (type(error).__name__, error)})
+
+
 def main() -> int:
     """Find the contender, run the measurement and print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -122,15 +135,7 @@ def main() -> int:
     except ImportError as error:
         say({"missing": str(error).split(" (")[0]})
         return 0
-    # Whatever a contender raises is this row's result; the run goes on with the next one.
-    try:
-        if options.measure == "latency_call":
-            take_turns(measure, options)
-        else:
-            say(measure(options))
-    except Exception as error:  # noqa: BLE001
-        traceback.print_exc()
-        say({"failed": "%s: %s" % (type(error).__name__, error)})
+    run(measure, options)
     return 0
 
 

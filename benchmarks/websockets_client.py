@@ -11,9 +11,8 @@ import os
 import selectors
 import sys
 import time
-import traceback
 
-from contender import Timer, say, take_turns
+from contender import Timer, run, say
 from processes import cpu_seconds
 from websockets_raw import DONE, DOWN, TIMEOUT, UP, dial, leave, read_exactly, send_many
 from wire import TEXT
@@ -162,16 +161,7 @@ def main() -> int:
     except ImportError as error:
         say({"missing": str(error).split(" (")[0]})
         return 0
-    measure = getattr(contender, options.measure)
-    # Whatever a contender raises is this row's result; the run goes on with the next one.
-    try:
-        if options.measure == "latency_call":
-            take_turns(measure, options)
-        else:
-            say(measure(options))
-    except Exception as error:  # noqa: BLE001
-        traceback.print_exc()
-        say({"failed": "%s: %s" % (type(error).__name__, error)})
+    run(getattr(contender, options.measure), options)
     return 0
 
 

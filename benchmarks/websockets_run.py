@@ -6,15 +6,14 @@ Ends within two minutes, and leaves no process behind.
 """
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
 
+import comparison
 import report
 from measures import OURS, Measure, Target, ratio, tenth, whole
 from processes import HERE, ServerProcess, Worker, run_json
-from run import Progress, run_measure
 
 SYNC, ASYNCIO = "websockets.sync", "websockets.asyncio"
 BOTH, ALL = (OURS, SYNC), (OURS, SYNC, ASYNCIO)
@@ -136,34 +135,16 @@ MEASURES = [
 
 def main() -> int:
     """Run what was asked for and print it; return 1 if one of our own rows has no result, 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: half a minute")
-    parser.add_argument("--only", action="append", metavar="NAME", help="only measures whose name begins so")
-    parser.add_argument("--rounds", type=int, default=0, help="rounds of every measure, instead of its own number")
-    parser.add_argument("--json", metavar="FILE", help="write everything, single rounds included")
+    begin = time.monotonic()
+    parser = comparison.options_parser(__doc__, "half a minute")
     options = parser.parse_args()
-    chosen = [item for item in MEASURES if not options.only or item.name.startswith(tuple(options.only))]
-    if not chosen:
-        parser.error("there are only " + ", ".join(item.name for item in MEASURES))
-    context = Context(options.quick, options.rounds)
-    progress = Progress(sum(item.rounds(context) * len(item.contenders) for item in chosen))
+    chosen = comparison.choose(parser, options, MEASURES)
     facts = report.machine()
-    summaries = {}
-    print(report.header(facts), flush=True)
-    try:
-        for measure in chosen:
-            summaries[measure.name] = run_measure(measure, context, progress)
-            progress.clear()
-            print(report.table(measure, summaries[measure.name]), flush=True)
-            context.stop()  # each measure gets servers of its own
-    except KeyboardInterrupt:
-        progress.clear()
-        print("\ninterrupted; what was finished is above", flush=True)
+    # Each measure gets servers of its own.
+    summaries = comparison.compare(chosen, Context(options.quick, options.rounds), facts, stop_each=True)
+    if summaries is None:
         return 130
-    finally:
-        context.end_turns()
-        context.stop()
-    print("\n%.0f s, load after %s" % (time.monotonic() - progress.begin, report.load()))
+    print("\n%.0f s, load after %s" % (time.monotonic() - begin, report.load()))
     if options.json:
         report.write_json(options.json, facts, summaries)
     return 0 if all(any(summary["contenders"][OURS]["rounds"]) for summary in summaries.values()) else 1
