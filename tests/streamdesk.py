@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
-from tests.memory import Link, Network
+from tests.memory import Link, Network, memory_client
 from tests.timing import scaled
 
-__all__ = ["Desk"]
+__all__ = ["Desk", "Scene", "started_scene"]
 
 
 class Desk:
@@ -121,3 +122,18 @@ class Desk:
             value = self.changed.wait_for(predicate, scaled(timeout))
         assert value, (self.streams, self.ended, self.invocations, self.cancelled)
         return value
+
+
+#: A client, its network, and the desk at its other end.
+Scene = Tuple[Any, Network, Desk]
+
+
+@contextlib.contextmanager
+def started_scene(**options: Any) -> Iterator[Scene]:
+    """Start a client with these options at a desk; it is stopped at the end of the block."""
+    network = Network()
+    desk = Desk(network)
+    client = memory_client(network, **options)
+    client.start()
+    yield client, network, desk
+    client.stop(scaled(5))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from concurrent.futures import CancelledError, as_completed, wait
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List
 
 import pytest
 
@@ -23,19 +23,13 @@ from simplepubsub.webpubsub import InvokeResult
 from tests import peers
 from tests.helpers import MS, run_thread, scaled, wait_until
 from tests.memory import Network, memory_client
-from tests.streamdesk import Desk
-
-Scene = Tuple[Any, Network, Desk]
+from tests.streamdesk import Desk, Scene, started_scene
 
 
 @pytest.fixture
 def scene(request: Any) -> Iterator[Scene]:
-    network = Network()
-    desk = Desk(network)
-    client = memory_client(network, **getattr(request, "param", {}))
-    client.start()
-    yield client, network, desk
-    client.stop(scaled(5))
+    with started_scene(**getattr(request, "param", {})) as scene:
+        yield scene
 
 
 def success(data: Any, data_type: str = "json") -> Dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import random
 import threading
-from typing import Any, Iterator, List, Tuple
+from typing import Any, Iterator, List
 
 import pytest
 
@@ -22,19 +22,13 @@ from simplepubsub.exceptions import (
 from simplepubsub.webpubsub import outgoing_stream
 from tests.helpers import MS, run_thread, scaled, wait_until
 from tests.memory import Network, memory_client
-from tests.streamdesk import Desk
-
-Scene = Tuple[Any, Network, Desk]
+from tests.streamdesk import Desk, Scene, started_scene
 
 
 @pytest.fixture
 def scene(request: Any) -> Iterator[Scene]:
-    network = Network()
-    desk = Desk(network)
-    client = memory_client(network, **getattr(request, "param", {}))
-    client.start()
-    yield client, network, desk
-    client.stop(scaled(5))
+    with started_scene(**getattr(request, "param", {})) as scene:
+        yield scene
 
 
 def let_go(network: Network) -> None:
