@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import traceback
 from typing import Any, Callable, Iterator, List
@@ -39,29 +40,36 @@ def forget_stderr() -> None:
         logs._handler = None
 
 
+@contextlib.contextmanager
+def listening(handler: Everything, *names: str) -> Iterator[None]:
+    """Give ``handler`` all that the root logger and those of these names say, at every level, while the block runs."""
+    forget_stderr()
+    root = logging.getLogger()
+    loggers = [root] + [logging.getLogger(name) for name in names]
+    before = [(logger.level, logger.propagate) for logger in loggers]
+    root.addHandler(handler)
+    for logger in loggers:
+        logger.setLevel(logging.DEBUG)
+        logger.propagate = True
+    yield
+    forget_stderr()
+    root.removeHandler(handler)
+    for logger, (level, propagate) in zip(loggers, before):
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
 @pytest.fixture
 def said(capsys: Any) -> Iterator[Callable[[], str]]:
     """A function that returns everything that was logged, printed, or shown of a client so far."""
     handler = Everything()
-    forget_stderr()
-    loggers = [logging.getLogger(), logging.getLogger("simplepubsub"), logging.getLogger("simplepubsub.wire")]
-    loggers.append(logging.getLogger("websocket"))
-    before = [(logger.level, logger.propagate) for logger in loggers]
-    loggers[0].addHandler(handler)
-    for logger in loggers:
-        logger.setLevel(logging.DEBUG)
-        logger.propagate = True
 
     def everything() -> str:
         printed = capsys.readouterr()
         return "\n".join(handler.lines) + printed.out + printed.err
 
-    yield everything
-    forget_stderr()
-    loggers[0].removeHandler(handler)
-    for logger, (level, propagate) in zip(loggers, before):
-        logger.setLevel(level)
-        logger.propagate = propagate
+    with listening(handler, "simplepubsub", "simplepubsub.wire", "websocket"):
+        yield everything
 
 
 def clean(text: str) -> None:

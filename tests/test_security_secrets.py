@@ -28,7 +28,7 @@ from tests.helpers import ClosedPort, Recorder, wait_until
 from tests.rawclient import PLAIN, RELIABLE, Clients, RawClient, refused, upgrade_request
 from tests.restclient import TEXT, Rest
 from tests.test_event_handler import headers_for
-from tests.test_p6_secrets import Everything, forget_stderr, shown
+from tests.test_p6_secrets import Everything, listening, shown
 from tests.timing import scaled
 from tests.upstreams import RESET, Posted, ScriptedUpstream
 
@@ -91,9 +91,7 @@ def life(capsys: Any) -> Any:
     """A `Life`; at the end everything that was said is looked at."""
     made, handler = Life(), Everything()
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s %(message)s %(pathname)s %(args)s"))
-    forget_stderr()
     names = [
-        None,
         "simplepubsub",
         "simplepubsub.wire",
         "simplepubsub.server",
@@ -105,18 +103,8 @@ def life(capsys: Any) -> Any:
         "urllib3",
         "requests",
     ]
-    loggers = [logging.getLogger(name) for name in names]
-    before = [(logger.level, logger.propagate) for logger in loggers]
-    loggers[0].addHandler(handler)
-    for logger in loggers:
-        logger.setLevel(logging.DEBUG)
-        logger.propagate = True
-    yield made
-    forget_stderr()
-    loggers[0].removeHandler(handler)
-    for logger, (level, propagate) in zip(loggers, before):
-        logger.setLevel(level)
-        logger.propagate = propagate
+    with listening(handler, *names):
+        yield made
     printed = capsys.readouterr()
     made.check("\n".join(handler.lines), "the log")
     made.check(printed.out + printed.err, "what was printed")
