@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from typing import Any, Iterator
-from wsgiref.simple_server import WSGIRequestHandler, make_server
+from typing import Any
 
 import pytest
 
@@ -14,31 +11,10 @@ from simplepubsub.server import Server
 from simplepubsub.webpubsub import EventHandler, WebPubSubClient
 from tests.handler_play import HUB, SYSTEM, make_handler, play
 from tests.helpers import Recorder
+from tests.wsgi import serve_wsgi
 
 KEY = "k" * 40
 SECOND = "s" * 40
-
-
-class Quiet(WSGIRequestHandler):
-    """A request handler without a log."""
-
-    timeout = 30
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        pass
-
-
-@contextlib.contextmanager
-def serving(app: Any) -> Iterator[str]:
-    """Serve a WSGI application on this machine while the block runs; yields its URL."""
-    with make_server("127.0.0.1", 0, app, handler_class=Quiet) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield "http://127.0.0.1:%d" % httpd.server_port
-        finally:
-            httpd.shutdown()
-            thread.join()
 
 
 @pytest.fixture
@@ -54,7 +30,7 @@ def test_mounted_into_the_server(fresh_server: Any, notes: Recorder) -> None:
 
 def test_over_http_without_a_framework(fresh_server: Any, notes: Recorder) -> None:
     server = fresh_server(access_key=SECOND, secondary_key=KEY)
-    with serving(make_handler(KEY, notes).wsgi) as url:
+    with serve_wsgi(make_handler(KEY, notes).wsgi) as url:
         server.add_event_handler(url + "/{hub}/{event}", HUB, system=SYSTEM, retry_delays=())
         play(server, notes)
 

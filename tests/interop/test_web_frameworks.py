@@ -11,7 +11,6 @@ import socket
 import sys
 import threading
 from typing import Any, Callable, Dict, Iterator, Tuple
-from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
 import requests
@@ -21,6 +20,7 @@ from tests import peers
 from tests.handler_play import HUB, SYSTEM, make_handler, play
 from tests.helpers import Recorder, scaled, wait_until
 from tests.test_event_handler import TEXT, headers_for
+from tests.wsgi import serve_wsgi, serving_forever
 
 KEY = "k" * 40
 
@@ -38,23 +38,6 @@ Mount = Callable[[EventHandler], Tuple[Any, str]]
 # ---- servers --------------------------------------------------------------------------------------------------------
 
 
-class Quiet(WSGIRequestHandler):
-    """A request handler without a log."""
-
-    timeout = 30
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        pass
-
-
-@contextlib.contextmanager
-def wsgi_reference(app: Any) -> Iterator[str]:
-    """Serve a WSGI application by the standard library's server."""
-    with make_server("127.0.0.1", 0, app, handler_class=Quiet) as httpd:
-        with _serving(httpd):
-            yield "http://127.0.0.1:%d" % httpd.server_port
-
-
 @contextlib.contextmanager
 def werkzeug(app: Any) -> Iterator[str]:
     """Serve a WSGI application by werkzeug's server, a thread for each connection."""
@@ -66,20 +49,9 @@ def werkzeug(app: Any) -> Iterator[str]:
 
     httpd = serving.make_server("127.0.0.1", 0, app, threaded=True, request_handler=Silent)
     httpd.daemon_threads = False  # so that closing it waits for them
-    with _serving(httpd):
+    with serving_forever(httpd):
         yield "http://127.0.0.1:%d" % httpd.server_port
     httpd.server_close()
-
-
-@contextlib.contextmanager
-def _serving(httpd: Any) -> Iterator[None]:
-    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield
-    finally:
-        httpd.shutdown()
-        thread.join()
 
 
 @contextlib.contextmanager
@@ -191,8 +163,8 @@ def asgi_alone(handler: EventHandler) -> Tuple[Any, str]:
 SITES: Dict[str, Tuple[Mount, Any]] = {
     "flask view, werkzeug": (flask_with_a_view, werkzeug),
     "flask middleware, werkzeug": (flask_with_middleware, werkzeug),
-    "flask view, wsgiref": (flask_with_a_view, wsgi_reference),
-    "django view, wsgiref": (django_wsgi, wsgi_reference),
+    "flask view, wsgiref": (flask_with_a_view, serve_wsgi),
+    "django view, wsgiref": (django_wsgi, serve_wsgi),
     "django view, uvicorn": (django_asgi, uvicorn),
     "fastapi mount, uvicorn": (fastapi_mount, uvicorn),
     "fastapi middleware, uvicorn": (fastapi_with_middleware, uvicorn),
