@@ -35,7 +35,7 @@ def feed(name: str, inputs: int, seed: int) -> None:
     """Run a target; what it finds is shown with how to make it again."""
     target = next(target for target in runner.targets() if target.name == name)
     report = runner.run(target, round(inputs * target.share), str(seed), most=3)
-    shown = ["--seed %s --only %s --first %d --inputs 1\n%s\n%s" % finding for finding in report.findings]
+    shown = ["--only %s --seed %s --first %d --inputs 1\n%s\n%s" % finding for finding in report.findings]
     assert not shown, "\n\n".join(shown)
     assert report.slowest[0] < runner.SLOW * TIME_SCALE
 

@@ -182,21 +182,51 @@ def json_text(rng: random.Random, frame: Dict[str, Any]) -> str:
     return text if kind < 0.99 else nasty.text(rng)
 
 
-class JsonClient(Target):
+def refused(error: RemoteProtocolError) -> str:
+    """Check a refusal; its text becomes the reason of a close frame and a line of a log."""
+    assert error.code in CODES, error.code
+    text = str(error)
+    assert len(text) < 400 and not any(char in text for char in "\r\n\0\x1b"), text
+    return "closed with %s" % error.code
+
+
+class Decoded(Target):
+    """Frames into a decoder, which returns one of its records or refuses."""
+
+    records: Tuple[type, ...] = ()
+
+    def decode(self, item: Any) -> Any:
+        """Return the record of an input."""
+        raise NotImplementedError
+
+    def check(self, item: Any) -> str:
+        try:
+            record = self.decode(item)
+        except RemoteProtocolError as error:
+            return refused(error)
+        assert isinstance(record, self.records), record
+        repr(record)
+        return self.judge(record)
+
+    def judge(self, record: Any) -> str:
+        """Return in a word what became of the input, after a closer look at its record."""
+        return type(record).__name__
+
+
+class JsonClient(Decoded):
     """Frames of clients into the server's decoder, and its records back into the server's data frames."""
 
     name = "json-upstream"
     share = 12.0
+    records = CLIENT_RECORDS
 
     def make(self, rng: random.Random) -> Any:
         return json_text(rng, client_frame(rng))
 
-    def check(self, item: Any) -> str:
-        try:
-            record = json_codec.decode_client_message(item)
-        except RemoteProtocolError as error:
-            return refused(error)
-        assert isinstance(record, CLIENT_RECORDS), record
+    def decode(self, item: Any) -> Any:
+        return json_codec.decode_client_message(item)
+
+    def judge(self, record: Any) -> str:
         if isinstance(record, (messages.SendToGroup, messages.StreamData)) and record.data is not None:
             info = messages.StreamInfo("s", 1) if isinstance(record, messages.StreamData) else None
             try:
@@ -206,34 +236,21 @@ class JsonClient(Target):
             back = json_codec.decode_service_message(text.encode("utf-8", "backslashreplace").decode())
             assert isinstance(back, messages.Message) and back.data_type == record.data_type
             assert repr(back.data) == repr(record.data) and back.stream == info, (back.data, record.data)
-        return type(record).__name__
+        return super().judge(record)
 
 
-class JsonService(Target):
+class JsonService(Decoded):
     """Frames of services into the client's decoder."""
 
     name = "json-downstream"
     share = 10.0
+    records = SERVICE_RECORDS
 
     def make(self, rng: random.Random) -> Any:
         return json_text(rng, service_frame(rng))
 
-    def check(self, item: Any) -> str:
-        try:
-            record = json_codec.decode_service_message(item)
-        except RemoteProtocolError as error:
-            return refused(error)
-        assert isinstance(record, SERVICE_RECORDS), record
-        repr(record)
-        return type(record).__name__
-
-
-def refused(error: RemoteProtocolError) -> str:
-    """Check a refusal; its text becomes the reason of a close frame and a line of a log."""
-    assert error.code in CODES, error.code
-    text = str(error)
-    assert len(text) < 400 and not any(char in text for char in "\r\n\0\x1b"), text
-    return "closed with %s" % error.code
+    def decode(self, item: Any) -> Any:
+        return json_codec.decode_service_message(item)
 
 
 class Commands(Target):
@@ -404,11 +421,12 @@ else:
             return nasty.break_bytes(rng, data) if kind < 0.8 else bytes(data)
         return b""
 
-    class ProtobufClient(Target):
+    class ProtobufClient(Decoded):
         """Frames of protobuf clients into the server's decoder, and the data on to the client's decoder."""
 
         name = "protobuf-upstream"
         share = 10.0
+        records = CLIENT_RECORDS
 
         def open(self) -> None:
             self.protocol = protocol_named("protobuf.reliable")
@@ -416,12 +434,10 @@ else:
         def make(self, rng: random.Random) -> Any:
             return protobuf_frame(rng, self.protocol)
 
-        def check(self, item: Any) -> str:
-            try:
-                record = protobuf_codec.decode_client_message(item)
-            except RemoteProtocolError as error:
-                return refused(error)
-            assert isinstance(record, CLIENT_RECORDS), record
+        def decode(self, item: Any) -> Any:
+            return protobuf_codec.decode_client_message(item)
+
+        def judge(self, record: Any) -> str:
             if isinstance(record, (messages.SendToGroup, messages.StreamData)) and record.data is not None:
                 info = messages.StreamInfo("s", 1) if isinstance(record, messages.StreamData) else None
                 try:
@@ -435,13 +451,14 @@ else:
                     assert json.dumps(back.data) == json.dumps(record.data)
                 else:
                     assert back.data == record.data, (back.data, record.data)
-            return type(record).__name__
+            return super().judge(record)
 
-    class ProtobufService(Target):
+    class ProtobufService(Decoded):
         """Frames of protobuf services into the client's decoder."""
 
         name = "protobuf-downstream"
         share = 8.0
+        records = SERVICE_RECORDS
 
         def make(self, rng: random.Random) -> Any:
             kind = rng.randrange(8)
@@ -465,14 +482,8 @@ else:
                 )
             return nasty.break_bytes(rng, data) if rng.random() < 0.7 else data
 
-        def check(self, item: Any) -> str:
-            try:
-                record = protobuf_codec.decode_service_message(item)
-            except RemoteProtocolError as error:
-                return refused(error)
-            assert isinstance(record, SERVICE_RECORDS), record
-            repr(record)
-            return type(record).__name__
+        def decode(self, item: Any) -> Any:
+            return protobuf_codec.decode_service_message(item)
 
     class ProtobufCommands(Commands):
         """What applications pass to clients on a protobuf subprotocol."""
