@@ -212,47 +212,46 @@ def test_fragments_on_the_wire():
         assert list(client) == []
 
 
+class Parts:
+    """Parts of a message; the first two come at once, then ``half`` is set, and the others wait for ``go``."""
+
+    def __init__(self, *parts):
+        self.parts = parts
+        self.half, self.go = threading.Event(), threading.Event()
+
+    def __iter__(self):
+        yield from self.parts[:2]
+        self.half.set()
+        self.go.wait(scaled(10))
+        yield from self.parts[2:]
+
+
 def test_other_senders_wait_for_the_end_of_a_fragmented_message_and_control_frames_do_not():
-    half, go = threading.Event(), threading.Event()
-
-    def parts():
-        yield "a"
-        yield "b"
-        half.set()
-        go.wait(scaled(10))
-        yield "c"
-
+    parts = Parts("a", "b", "c")
     with pair() as (client, server):
-        with run_thread(client.send, parts()) as fragments:
-            assert half.wait(scaled(5))
+        with run_thread(client.send, iter(parts)) as fragments:
+            assert parts.half.wait(scaled(5))
             with pytest.raises(SendTimeout, match="another thread sends an iterable"):
                 client.send("x", timeout=0.05)
             assert client.ping().result(scaled(5)) > 0
             with run_thread(client.send, "after") as other:
                 assert websockets.broadcast([client], "broadcast") == []
                 wait_until(lambda: other.running)
-                go.set()
+                parts.go.set()
                 fragments.result(scaled(5))
         assert server.recv(scaled(5)) == "abc"
         assert sorted(server.recv(scaled(5)) for _ in range(2)) == ["after", "broadcast"]
 
 
 def test_a_wait_for_fragments_does_not_switch_off_flow_control():
-    half, go = threading.Event(), threading.Event()
-
-    def parts():
-        yield "a"
-        yield "b"
-        half.set()
-        go.wait(scaled(10))
-
+    parts = Parts("a", "b")
     with pair(max_queue=2) as (client, server):
-        with run_thread(client.send, parts()), run_thread(lambda: half.wait(scaled(5)) and client.send("x")):
-            assert half.wait(scaled(5))
+        with run_thread(client.send, iter(parts)), run_thread(lambda: parts.half.wait(scaled(5)) and client.send("x")):
+            assert parts.half.wait(scaled(5))
             for _ in range(100):
                 server.send("y" * 1000)
             wait_until(lambda: client._intake.paused)
-            go.set()
+            parts.go.set()
         assert server.recv(scaled(5)) == "ab"
 
 
@@ -287,21 +286,13 @@ def test_an_iterable_that_fails_in_the_middle_ends_the_connection():
 
 
 def test_a_close_in_the_middle_of_an_iterable_is_an_ordinary_close():
-    half, go = threading.Event(), threading.Event()
-
-    def parts():
-        yield "a"
-        yield "b"
-        half.set()
-        go.wait(scaled(10))
-        yield "c"
-
+    parts = Parts("a", "b", "c")
     with pair() as (client, server):
-        with run_thread(client.send, parts()) as sender:
-            assert half.wait(scaled(5))
+        with run_thread(client.send, iter(parts)) as sender:
+            assert parts.half.wait(scaled(5))
             with run_thread(client.close):
                 wait_until(lambda: client.state.value != "open")
-                go.set()
+                parts.go.set()
                 assert isinstance(sender.exception(scaled(5)), websockets.ConnectionClosedOK)
         assert client.close_code == 1000
 
