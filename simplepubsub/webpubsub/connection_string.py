@@ -113,8 +113,8 @@ def _choose_port(own: Optional[int], given: Any, what: str) -> str:
     if given is None:
         return "" if own is None else ":%d" % own
     text = str(given)
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= 65535):
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= 65535):
         raise InvalidArgument("Port must be a number from 1 to 65535, %s" % _shown(text))
     if own is not None and own != int(text):
         raise InvalidArgument("%s names port %d and Port says %s" % (what, own, text))
-    return ":%s" % text
+    return ":%d" % int(text)
