@@ -242,7 +242,7 @@ def test_a_fault_of_our_own_fails_one_event_and_not_the_next(server, connect, up
 # --- TLS --------------------------------------------------------------------------------------------------------------
 
 
-# Before Python 3.11 asyncio forgets to close the transport object of a client handshake that fails; the socket is closed.
+# Before Python 3.11 asyncio forgets to close the transport of a client handshake that fails; its socket is closed.
 @pytest.mark.filterwarnings("ignore:(?s).*_SSLProtocolTransport:pytest.PytestUnraisableExceptionWarning")
 def test_certificates_are_verified_and_a_context_of_ones_own_may_trust_them(server, connect, tmp_path, caplog):
     certificate = self_signed(tmp_path, "127.0.0.1")
