@@ -256,7 +256,7 @@ class TestLife:
 
         client.start()
         client.stop()
-        assert client.is_connected()
+        wait_until(client.is_connected)  # stop() waits for the listener no longer than close_timeout
         client.join_group("room")
         client.send_to_group("room", "heard")
         assert messages.wait_event("group-message").data == "heard"
