@@ -15,6 +15,8 @@ EXTRAS = {
     "server": ["aiohttp>=3.8.6,<4"],
     # The messages are built at run time, so any version of the library will do.
     "protobuf": ["protobuf>=3.20,<8"],
+    # A serializer of Socket.IO.
+    "msgpack": ["msgpack>=1,<2"],
     # websocket-client uses python-socks, requests uses PySocks.
     "socks": ["python-socks>=2.3,<4", "PySocks>=1.7,<2"],
     "test": [

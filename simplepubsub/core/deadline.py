@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 from ..exceptions import InvalidArgument
 
-__all__ = ["Deadline", "check_timeout", "wait", "wait_done"]
+__all__ = ["Deadline", "acquire", "check_timeout", "wait", "wait_done"]
 
 # Waits of the main thread are cut into slices (seconds), for Ctrl-C. On Windows it cannot interrupt a wait at all.
 # Elsewhere it can, but for one moment: a signal between the interpreter's last look and the system call is noticed only
@@ -66,3 +66,9 @@ def wait_done(future: Future[Any], deadline: Deadline) -> bool:
                 return False
             wait(condition, remaining)
     return True
+
+
+def acquire(lock: threading.Lock, timeout: Optional[float]) -> None:
+    """Take ``lock``, waiting as `wait` does; it may return early without it, so the caller looks for itself."""
+    limit = _SLICE if threading.current_thread() is threading.main_thread() else threading.TIMEOUT_MAX
+    lock.acquire(timeout=limit if timeout is None else min(timeout, limit))

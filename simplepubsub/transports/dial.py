@@ -127,7 +127,7 @@ class _TlsContext:
         return self._dial.handshake_tls(sock, self._context, server_hostname)
 
 
-def close_unfinished(error: OSError) -> None:
+def close_unfinished(error: BaseException) -> None:
     """Close the TLS socket that ``wrap_socket`` had begun: CPython drops it unclosed if the peer has reset it."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         made = frame.f_locals.get("self")

@@ -12,8 +12,9 @@ import select
 import socket
 import ssl
 import threading
-from typing import Any, List, Optional, Sequence
+from typing import Any, List, Optional, Sequence, Union
 
+from ..core.deadline import LONGEST, Deadline
 from ..core.protocol import Frame, Transport
 from ..exceptions import RemoteProtocolError, TransportClosed, TransportError
 from .frames import CLOSE, FrameParser, close_payload, encode_frames, parse_close
@@ -74,6 +75,10 @@ class WebSocketTransport(Transport):
         text = "the peer closed the connection with code %d" % code
         return TransportClosed(text + (": %s" % redact_text(reason) if reason else ""), code=code, reason=reason)
 
+    def readable(self, timeout: Optional[float]) -> bool:
+        """Wait at most ``timeout`` seconds for something to receive, or the end; reader thread only."""
+        return self._stream.pending() or self._stream.wait(False, timeout)
+
     def send(self, frames: Sequence[Frame]) -> None:
         try:
             self._stream.send(encode_frames(frames, masked=True))
@@ -94,6 +99,21 @@ class WebSocketTransport(Transport):
     def send_rest(self, rest: bytes) -> None:
         try:
             self._stream.send(rest)
+        except (OSError, ValueError) as error:
+            raise TransportError("the connection broke while writing: %s" % _describe(error)) from error
+
+    @staticmethod
+    def encode(frames: Sequence[Frame]) -> bytes:
+        """Return frames in the form that `send_some` takes."""
+        return encode_frames(frames, masked=True)
+
+    def send_some(self, data: memoryview, timeout: Optional[float]) -> int:
+        """Write what the carrier takes, waiting for room for at most ``timeout`` seconds; return how much that was.
+
+        For a writer that has to look up now and then; nothing else may be written before all of ``data`` is.
+        """
+        try:
+            return self._stream.send_some(data, timeout)
         except (OSError, ValueError) as error:
             raise TransportError("the connection broke while writing: %s" % _describe(error)) from error
 
@@ -139,12 +159,31 @@ class _Stream:
     #: Whether a write can be tried without blocking; Windows has no such flag for a blocking socket.
     can_try = hasattr(socket, "MSG_DONTWAIT")
 
-    def try_send(self, data: bytes) -> int:
+    def try_send(self, data: Union[bytes, memoryview]) -> int:
         """Write what fits without blocking and return how many bytes that was."""
         try:
             return self._sock.send(data, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return 0
+
+    def send_some(self, data: memoryview, timeout: Optional[float]) -> int:
+        """Write what fits, after waiting for room if there is none."""
+        if not self.can_try:  # Windows: a socket that is writable takes a piece of this size
+            return self._sock.send(data[:16384]) if self.wait(True, timeout) else 0
+        return self.try_send(data) or (self.try_send(data) if self.wait(True, timeout) else 0)
+
+    def pending(self) -> bool:
+        """Return whether bytes are here already that the socket does not show."""
+        return False
+
+    def wait(self, writing: bool, limit: Optional[float] = None) -> bool:
+        """Wait until the socket is ready, at most ``limit`` seconds; a shutdown by abort() makes it ready too."""
+        if hasattr(select, "poll"):
+            poll = select.poll()
+            poll.register(self._sock, select.POLLOUT if writing else select.POLLIN)
+            return bool(poll.poll(None if limit is None else limit * 1000))
+        sockets = [self._sock]  # Windows
+        return any(select.select([] if writing else sockets, sockets if writing else [], sockets, limit))
 
     def abort(self) -> None:
         """Wake both directions: closing the descriptor would not wake a blocked ``recv``."""
@@ -193,7 +232,7 @@ class _TlsStream(_Stream):
                     writing = True
                 except ssl.SSLEOFError:
                     return b""
-            self._wait(writing)
+            self.wait(writing)
 
     def send(self, data: bytes) -> None:
         view = memoryview(data)
@@ -207,23 +246,33 @@ class _TlsStream(_Stream):
                 except ssl.SSLWantReadError:
                     writing = False
             # A TLS 1.2 peer may want to hear from the reader first, which may have taken those bytes already.
-            self._wait(writing, None if writing else CROSSED_WAIT)
+            self.wait(writing, None if writing else CROSSED_WAIT)
 
     can_try = True
 
-    def try_send(self, data: bytes) -> int:
+    def try_send(self, data: Union[bytes, memoryview]) -> int:
         with self._lock:
             try:
                 return int(self._tls.send(data))
             except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
                 return 0
 
-    def _wait(self, writing: bool, limit: Optional[float] = None) -> None:
-        """Wait until the socket is ready, at most ``limit`` seconds; a shutdown by abort() makes it ready too."""
-        if hasattr(select, "poll"):
-            poll = select.poll()
-            poll.register(self._sock, select.POLLOUT if writing else select.POLLIN)
-            poll.poll(None if limit is None else limit * 1000)
-        else:  # Windows
-            sockets = [self._sock]
-            select.select([] if writing else sockets, sockets if writing else [], sockets, limit)
+    def send_some(self, data: memoryview, timeout: Optional[float]) -> int:
+        deadline = Deadline(timeout)
+        while True:
+            with self._lock:
+                try:
+                    return int(self._tls.send(data))
+                except ssl.SSLWantWriteError:
+                    writing = True
+                except ssl.SSLWantReadError:
+                    writing = False
+            if deadline.expired():
+                return 0
+            remaining = deadline.remaining()
+            # As in send(): the reader may have taken what is waited for.
+            self.wait(writing, remaining if writing else min(CROSSED_WAIT, LONGEST if remaining is None else remaining))
+
+    def pending(self) -> bool:
+        with self._lock:
+            return bool(self._tls.pending())
