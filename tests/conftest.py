@@ -47,8 +47,9 @@ THOROUGH = {
     "test_cli", "test_demo", "test_event_handler_docs", "test_examples", "test_frames", "test_fuzz", "test_p2_stress",
     "test_p5_interrupt", "test_protobuf_protocol", "test_security_injection", "test_server_docs", "test_server_filters",
     "test_server_reliability", "test_server_rest_ttl", "test_server_streams_model", "test_service_docs",
-    "test_service_retries", "test_socketio_docs", "test_streams_cuts", "test_streams_interrupt",
+    "test_service_retries", "test_streams_cuts", "test_streams_interrupt",
     "test_interrupt", "test_websocket_examples", "test_websockets_docs",
+    "test_client_api", "test_eio_hang", "test_eio_http", "test_eio_session", "test_manager_hangs", "test_packet_fuzz",
 }
 
 
