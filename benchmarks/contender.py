@@ -19,12 +19,18 @@ MODULES = {
     "websockets.sync": "contender_bare",
     "raw socket": "contender_raw",
     "raw, reader thread": "contender_raw",
+    "ours SimpleClient": "contender_socketio",
+    "ours Client": "contender_socketio",
+    "python-socketio SimpleClient": "contender_socketio",
+    "python-socketio Client": "contender_socketio",
 }
 NEEDS = {
     "ours": "simplepubsub.webpubsub",
     "official": "azure.messaging.webpubsubclient",
     "websocket-client": "websocket",
     "websockets.sync": "websockets.sync.client",
+    "python-socketio SimpleClient": "socketio",
+    "python-socketio Client": "socketio",
 }
 
 

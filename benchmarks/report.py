@@ -9,7 +9,7 @@ import sys
 
 PACKAGES = (
     "simplepubsub", "azure-messaging-webpubsubclient", "websocket-client", "websockets", "aiohttp", "picows", "uvloop",
-    "orjson")
+    "orjson", "python-socketio", "python-engineio")
 
 
 def machine() -> dict:
