@@ -298,7 +298,7 @@ def test_delay_holds_bytes_for_a_while_and_keeps_their_order(rig: Rig) -> None:
 def test_throttle_cuts_into_pieces_that_depend_on_the_seed_only(rig: Rig) -> None:
     def sizes(seed: int) -> List[int]:
         with FaultProxy(*rig.listener.getsockname()) as proxy:
-            proxy.throttle(5, seed, interval=3 * MS)
+            proxy.throttle(5, seed, interval=25 * MS)
             client = socket.create_connection((LOOPBACK, proxy.port), timeout=scaled(5))
             target, _ = rig.listener.accept()
             rig.sockets += [client, target]
