@@ -69,10 +69,16 @@ def test_the_same_program_with_both_libraries(serve: Any, kind: str, name: str, 
         arguments = [peer.url]
     with start("socketio", name, arguments) as theirs, start("simplepubsub", name, arguments) as ours:
         expected, result = theirs.wait(), ours.wait()
+    for _ in range(3):
+        # Its threads race for the parts of a binary packet (weakness W1), on a busy machine often enough.
+        if "in _handle_eio_message" not in expected.stderr:
+            break
+        with start("socketio", name, arguments) as theirs:
+            expected = theirs.wait()
     assert (expected.returncode, result.returncode) == (0, 0), expected.stderr + result.stderr
     assert result.stdout == expected.stdout, "\n".join(["theirs:", expected.stderr, "ours:", result.stderr])
     assert MARKS[name] in result.stdout.splitlines()
     assert bool(result.stderr) == bool(expected.stderr) == (name == "debugging")
     if name == "callbacks":
-        answers = sorted(str((entry["to"], list(entry["values"]))) for entry in peer.wait_log("answer", 6))
-        assert answers[::2] == answers[1::2]  # each program has given the same
+        answers = {str((entry["to"], list(entry["values"]))) for entry in peer.wait_log("answer", 6)}
+        assert len(answers) == 3  # both programs have given the same
