@@ -42,14 +42,18 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", r"ignore:Python 3\.\d+ is no longer supported by the Python core")
 
 
-#: Modules that start many interpreters, or play one game in very many ways; see the marker `thorough`.
+#: Modules that take longer than a few seconds; see the marker `thorough`.
 THOROUGH = {
-    "test_cli", "test_demo", "test_event_handler_docs", "test_examples", "test_frames", "test_fuzz", "test_p2_stress",
-    "test_p5_interrupt", "test_protobuf_protocol", "test_security_injection", "test_server_docs", "test_server_filters",
-    "test_server_reliability", "test_server_rest_ttl", "test_server_streams_model", "test_service_docs",
-    "test_service_retries", "test_streams_cuts", "test_streams_interrupt",
-    "test_interrupt", "test_websocket_examples", "test_websockets_docs",
-    "test_client_api", "test_eio_hang", "test_eio_http", "test_eio_session", "test_manager_hangs", "test_packet_fuzz",
+    "test_cli", "test_client_api", "test_closing", "test_demo", "test_eio_errors", "test_eio_hang", "test_eio_http",
+    "test_eio_packet", "test_eio_session", "test_eio_upgrade", "test_event_handler", "test_event_handler_docs",
+    "test_examples", "test_faultproxy", "test_frames", "test_fuzz", "test_interrupt", "test_invoke",
+    "test_manager_hangs", "test_p1_hang_matrix", "test_p2_stress", "test_p3_bounds", "test_p5_interrupt",
+    "test_p7_legacy", "test_packet_fuzz", "test_poller", "test_protobuf_protocol", "test_receiving", "test_reconnect",
+    "test_security_injection", "test_sending", "test_serve", "test_server_docs", "test_server_filters",
+    "test_server_reliability", "test_server_rest_errors", "test_server_rest_ttl", "test_server_streams_model",
+    "test_server_upstream", "test_server_upstream_failures", "test_service_credentials", "test_service_docs",
+    "test_service_retries", "test_streams_cuts", "test_streams_interrupt", "test_testkit", "test_transports",
+    "test_websocket_examples", "test_websockets_docs",
 }
 
 

@@ -79,6 +79,7 @@ class RawSession:
         self.most: Dict[str, int] = {"GET": 0, "POST": 0}
         self.websocket: Optional[RawWebSocket] = None
         self.upgraded = False
+        self.pumping = threading.Lock()  # one thread at a time takes packets and sends them
         self.probing = False
         self.closed = False
         self.hold_posts = False
@@ -103,14 +104,15 @@ class RawSession:
             self.changed.notify_all()
 
     def pump(self) -> None:
-        with self.changed:
-            if not self.upgraded or self.websocket is None:
-                return
-            packets = list(self.outgoing)
-            self.outgoing.clear()
-            websocket = self.websocket
-        for packet in packets:
-            websocket.send(packet)
+        with self.pumping:
+            with self.changed:
+                if not self.upgraded or self.websocket is None:
+                    return
+                packets = list(self.outgoing)
+                self.outgoing.clear()
+                websocket = self.websocket
+            for packet in packets:
+                websocket.send(packet)
 
     def wait(self, predicate: Callable[[], Any], timeout: float = 5.0) -> Any:
         with self.changed:
