@@ -19,13 +19,10 @@ from urllib3.util.retry import Retry
 
 from ..core.deadline import Deadline
 from .dial import close_unfinished
+from .patient import Aborted, PatientReader, send_all
 from .tcp import open_tcp
 
 __all__ = ["Aborted", "Wire", "twin_session"]
-
-
-class Aborted(OSError):
-    """Another thread has ended the exchange."""
 
 
 class Wire:
@@ -101,30 +98,6 @@ def _no_limit() -> Optional[float]:
     return None
 
 
-class _Reader(io.RawIOBase):
-    """Reads from a socket for as long as the wire has patience."""
-
-    def __init__(self, sock: socket.socket, wire: Wire) -> None:
-        self._sock = sock
-        self._wire = wire
-        self._keeper = sock.makefile("rb", buffering=0)  # an open file keeps a closed socket's descriptor
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while True:
-            self._sock.settimeout(self._wire.patience())
-            try:
-                return self._sock.recv_into(buffer)
-            except socket.timeout:
-                continue  # patience() decides whether that was all
-
-    def close(self) -> None:
-        self._keeper.close()
-        super().close()
-
-
 class _Guard:
     """Stands in for the socket of an HTTP connection; everything that is not here goes to the socket itself."""
 
@@ -144,18 +117,12 @@ class _Guard:
 
     def makefile(self, *_args: Any, **_keywords: Any) -> io.BufferedReader:
         self._wire.step = "waiting for the answer"
-        self._file = io.BufferedReader(_Reader(self._sock, self._wire), 65536)
+        self._file = io.BufferedReader(PatientReader(self._sock, self._wire.patience), 65536)
         return self._file
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         self._wire.step = "sending the request"
-        left = memoryview(data).cast("B")
-        while left:
-            self._sock.settimeout(self._wire.patience())
-            try:
-                left = left[self._sock.send(left[:65536], flags) :]
-            except socket.timeout:
-                continue
+        send_all(self._sock, data, flags, self._wire.patience)
 
 
 class _Guarded:

@@ -21,6 +21,7 @@ from requests.utils import select_proxy
 
 from ..core.deadline import Deadline
 from ..transports.dial import close_unfinished
+from ..transports.patient import Aborted, PatientReader, send_all
 from ..transports.tcp import open_tcp
 
 __all__ = ["Aborted", "Answer", "Line"]
@@ -33,10 +34,6 @@ _OLD_URLLIB3 = not hasattr(urllib3, "BaseHTTPResponse")
 
 #: Longest answer that is read, in bytes; a page of 200 connections has some 50,000.
 MAX_ANSWER_BYTES = 16 * 2**20
-
-
-class Aborted(OSError):
-    """Another thread has ended the exchange."""
 
 
 class Answer(NamedTuple):
@@ -207,33 +204,6 @@ def _shorter(first: Optional[float], second: Optional[float]) -> Optional[float]
     return max(min(given), 0.001) if given else None
 
 
-class _Reader(io.RawIOBase):
-    """Reads from a socket for as long as the line has patience."""
-
-    def __init__(self, sock: socket.socket, line: Line, opening: bool) -> None:
-        self._sock = sock
-        self._line = line
-        self._opening = opening
-        self._keeper = sock.makefile("rb", buffering=0)  # an open file keeps a closed socket's descriptor
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while True:
-            self._sock.settimeout(self._line.patience(self._opening))
-            try:
-                count = self._sock.recv_into(buffer)
-            except socket.timeout:
-                continue  # patience() decides whether that was all
-            self._line.expect()
-            return count
-
-    def close(self) -> None:
-        self._keeper.close()
-        super().close()
-
-
 class _Guard:
     """Stands in for the socket of an HTTP connection; everything that is not here goes to the socket itself.
 
@@ -253,22 +223,18 @@ class _Guard:
         if not self._opening:
             self._line.step = "waiting for the answer"
         self._line.expect()
-        self.file = io.BufferedReader(_Reader(self._sock, self._line, self._opening), 65536)
+        self.file = io.BufferedReader(PatientReader(self._sock, self._patience, self._line.expect), 65536)
         return self.file
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         if not self._opening:
             self._line.written = True
             self._line.step = "sending the request"
-        left = memoryview(data).cast("B")
         self._line.expect()
-        while left:
-            self._sock.settimeout(self._line.patience(self._opening))
-            try:
-                left = left[self._sock.send(left[:65536], flags) :]
-            except socket.timeout:
-                continue
-            self._line.expect()
+        send_all(self._sock, data, flags, self._patience, self._line.expect)
+
+    def _patience(self) -> Optional[float]:
+        return self._line.patience(self._opening)
 
 
 class _NamedContext:
