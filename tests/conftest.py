@@ -20,6 +20,7 @@ import pytest
 
 from tests.faultproxy import FaultProxy
 from tests.helpers import scaled, thread_dump, wait_until
+from tests.shake import shake
 
 # ---- settings -------------------------------------------------------------------------------------------------------
 
@@ -119,6 +120,8 @@ def _watch_run(thread: threading.Thread) -> None:
 
 
 threading.Thread.start = _start  # type: ignore[assignment,method-assign]
+if os.environ.get("SIMPLEPUBSUB_SHAKE"):
+    shake(os.environ["SIMPLEPUBSUB_SHAKE"])
 
 
 def _descends_from(thread: threading.Thread, ancestors: Set[threading.Thread]) -> bool:

@@ -1,0 +1,76 @@
+"""Shake the order in which threads run, so that what only a busy machine shows comes up on a quiet one.
+
+``SIMPLEPUBSUB_SHAKE=SEED pytest ...`` (or ``SEED:CHANCE``, by default 0.02) stops threads at random for some
+milliseconds where the machine may stop them at any time: before a new thread's first line, around the calls of a
+socket, after a wake-up, before a turn of an event loop. A test that fails under it and not without it relied on an
+order that nobody promises, or has found a race of the package. It slows a run down, so give it
+SIMPLEPUBSUB_TIME_SCALE as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import random
+import selectors
+import socket
+import sys
+import threading
+import time
+from typing import Any, Callable
+
+__all__ = ["shake"]
+
+#: For how long a thread is stopped at most, in seconds.
+LONGEST = 0.03
+
+_sleep = time.sleep
+_random = random.Random()
+_chance = 0.02
+
+
+def _pause() -> None:
+    draw = _random.random()
+    if draw < _chance:
+        _sleep(draw / _chance * LONGEST)
+    elif draw < 0.2 + _chance:
+        _sleep(0)  # let others have a turn
+
+
+def _shaken(function: Callable[..., Any], before: bool, after: bool) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        if before:
+            _pause()
+        result = function(*args, **kwargs)
+        if after:
+            _pause()
+        return result
+
+    return wrapper
+
+
+def _patch(owner: Any, name: str, before: bool = False, after: bool = False) -> None:
+    if hasattr(owner, name):
+        setattr(owner, name, _shaken(getattr(owner, name), before, after))
+
+
+def shake(setting: str) -> None:
+    """Shake this process until its end; ``setting`` is ``SEED`` or ``SEED:CHANCE``."""
+    global _chance
+    seed, _, chance = setting.partition(":")
+    _chance = float(chance or _chance)
+    _random.seed("%s %s" % (seed, os.environ.get("PYTEST_XDIST_WORKER")))
+    sys.setswitchinterval(1e-4)
+    for name in ("send", "sendall", "sendmsg", "connect", "shutdown", "close"):
+        _patch(socket.socket, name, before=True, after=True)
+    for name in ("recv", "recv_into", "accept"):
+        _patch(socket.socket, name, after=True)
+    _patch(threading.Thread, "_bootstrap_inner", before=True)
+    _patch(threading.Thread, "start", after=True)
+    _patch(threading.Condition, "wait", after=True)
+    _patch(threading.Condition, "notify", after=True)
+    _patch(threading.Event, "set", before=True, after=True)
+    _patch(selectors.DefaultSelector, "select", after=True)
+    _patch(asyncio.BaseEventLoop, "_run_once", before=True)
