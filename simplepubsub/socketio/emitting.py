@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set
 
 from ..core.deadline import Deadline, check_timeout, wait
+from ..core.forks import Birthplace
 from ..exceptions import ForkedError, InvalidArgument
 from .acks import OnAnswer, Request, Waiter, late
 from .exceptions import BadNamespaceError, DisconnectedError, TimeoutError
@@ -36,7 +36,7 @@ class Emitter:
         self._run: Optional[Run] = None  # guarded by the lock
         self._ids: Dict[str, Iterator[int]] = {}
         self._checked: Set[str] = set()
-        self._pid: Optional[int] = None
+        self._birthplace: Optional[Birthplace] = None
 
     def emit(
         self,
@@ -204,7 +204,7 @@ class Emitter:
             return run is not None and run.traffic.answer_locked(event, group)
 
     def _check_process(self) -> None:
-        if self._pid is not None and self._pid != os.getpid():
+        if self._birthplace is not None and self._birthplace.left:
             raise ForkedError("this client was connected in the parent process: make a new one in the child")
 
     def _ended_error_locked(self) -> DisconnectedError:

@@ -7,10 +7,10 @@ a typed error when the client is disconnected.
 
 from __future__ import annotations
 
-import os
 from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Sequence, Union
 
 from ..core.deadline import Deadline, check_timeout, wait
+from ..core.forks import Birthplace
 from ..exceptions import ConnectError, InvalidArgument, fresh
 from .connecting import evaluate_auth, split_auth
 from .emitting import Emitter
@@ -106,7 +106,7 @@ class Manager(Emitter):
             if self._run is not None and not self._run.ended:
                 raise ConnectionError("Already connected")
             self._run = run
-            self._pid = os.getpid()
+            self._birthplace = Birthplace()
             self._delegate.started()
             run.start_locked()
 

@@ -18,11 +18,11 @@ write is another matter: the peer may have said a lot before it went, and its cl
 from __future__ import annotations
 
 import logging
-import os
 import time
 from concurrent.futures import Future
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
+from ..core.forks import Birthplace
 from ..exceptions import ForkedError, InboxOverflow, InvalidArgument, RemoteProtocolError, TransportError
 from ..transports.frames import CLOSE, PING, PONG, FrameParser, close_payload, encode_frames, parse_close
 from .exceptions import closed_error
@@ -69,7 +69,7 @@ class Channel(Writer):
         self._early = early  # arrived with the handshake
         self._settings = settings
         self._settled = settled
-        self._pid = os.getpid()
+        self._birthplace = Birthplace()
         self._intake = Intake(settings.max_queue, self._room_made, self._check_wait)
         self._inbox = self._intake.inbox
         # Guarded by ``_changed``:
@@ -109,7 +109,7 @@ class Channel(Writer):
 
     def check(self) -> None:
         """Raise ForkedError in a forked child."""
-        if self._pid != os.getpid():
+        if self._birthplace.left:
             raise ForkedError("the connection belongs to the parent process: make a new one in this process")
 
     def _check_wait(self) -> None:

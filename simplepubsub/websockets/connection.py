@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from concurrent.futures import Future
@@ -305,7 +304,7 @@ class Connection(Channel):
         return self
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        if self._pid == os.getpid():
+        if not self._birthplace.left:
             self.close(1000 if kind is None else 1011)
 
     def __repr__(self) -> str:

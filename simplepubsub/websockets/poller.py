@@ -13,20 +13,19 @@ import heapq
 import itertools
 import logging
 import os
-import selectors
 import socket
 import threading
 import time
 import weakref
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
+from .readiness import READ, WRITE, new_readiness
+
 __all__ = ["READ", "WRITE", "Poller", "Timer"]
 
 log = logging.getLogger("simplepubsub.websockets")
 
 _pollers: "weakref.WeakSet[Poller]" = weakref.WeakSet()
-
-READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 #: Bytes taken from a socket at once; the buffer is shared, so an idle connection holds none of it.
 RECEIVE_BYTES = 256 * 1024
@@ -67,9 +66,9 @@ class Poller:
         self._woken = False
         self._alarm: Optional[socket.socket] = None
         # Owned by the thread:
-        self._selector: Any = None
+        self._readiness: Any = None
         self._members: Set[Any] = set()
-        self._watched: Dict[int, Callable[[int], None]] = {}
+        self._watched: Dict[int, Tuple[int, Callable[[int], None]]] = {}
         self._timers: List[Tuple[float, int, Timer]] = []
         self._serial = itertools.count()
         self.view = memoryview(b"")
@@ -94,25 +93,25 @@ class Poller:
                 self._calls.append(function)
 
     def _start_locked(self, function: Callable[[], None]) -> None:
-        selector = selectors.DefaultSelector()
+        readiness = new_readiness()
         try:
             alarm, ear = socket.socketpair()
         except BaseException:
-            selector.close()
+            readiness.close()
             raise
         alarm.setblocking(False)
         ear.setblocking(False)
-        selector.register(ear, READ, None)
-        thread = threading.Thread(target=self._run, args=(selector, alarm, ear), name=self._name, daemon=True)
+        readiness.register(ear.fileno(), READ)
+        thread = threading.Thread(target=self._run, args=(readiness, alarm, ear), name=self._name, daemon=True)
         self._calls, self._woken = [function], False
-        self._thread, self._alarm, self._selector = thread, alarm, selector
+        self._thread, self._alarm, self._readiness = thread, alarm, readiness
         try:
             thread.start()
         except BaseException as error:
             # After Ctrl-C there may be a thread; it will see that it is not wanted.
-            self._thread = self._alarm = self._selector = None
+            self._thread = self._alarm = self._readiness = None
             if isinstance(error, RuntimeError):
-                for thing in (selector, alarm, ear):
+                for thing in (readiness, alarm, ear):
                     thing.close()
             raise
 
@@ -128,16 +127,12 @@ class Poller:
         """Call ``callback(events)`` while any of ``events`` is possible; 0 stops that and forgets the socket."""
         descriptor = sock.fileno()
         known = descriptor in self._watched
-        if not events:
-            if known:
-                del self._watched[descriptor]
-                self._selector.unregister(descriptor)
+        if events:
+            (self._readiness.modify if known else self._readiness.register)(descriptor, events)
+            self._watched[descriptor] = events, callback
         elif known:
-            self._watched[descriptor] = callback
-            self._selector.modify(descriptor, events, callback)
-        else:
-            self._watched[descriptor] = callback
-            self._selector.register(descriptor, events, callback)
+            del self._watched[descriptor]
+            self._readiness.unregister(descriptor)
 
     def at(self, when: float, callback: Callable[[], None]) -> Timer:
         """Call ``callback`` at a time of the monotonic clock, if there is still a member then."""
@@ -149,7 +144,7 @@ class Poller:
         """Call ``callback`` in that many seconds."""
         return self.at(time.monotonic() + seconds, callback)
 
-    def _run(self, selector: Any, alarm: socket.socket, ear: socket.socket) -> None:
+    def _run(self, readiness: Any, alarm: socket.socket, ear: socket.socket) -> None:
         me = threading.current_thread()
         with self._lock:
             if self._thread is me:
@@ -165,7 +160,7 @@ class Poller:
                 self._clear_locked()
         finally:
             # Nothing of this object from here on: it may have a new thread already.
-            selector.close()
+            readiness.close()
             alarm.close()
             ear.close()
 
@@ -173,7 +168,7 @@ class Poller:
         self._timers = []
         self._watched = {}
         self._members = set()
-        self._thread = self._alarm = self._selector = None
+        self._thread = self._alarm = self._readiness = None
         self.view = memoryview(b"")
 
     def _turn(self, ear: socket.socket) -> bool:
@@ -192,15 +187,19 @@ class Poller:
         while timers and timers[0][2].callback is None:
             heapq.heappop(timers)
         wait = min(LONGEST_WAIT, max(0.0, timers[0][0] - time.monotonic())) if timers else None
-        for key, events in self._selector.select(wait):
-            if key.data is None:
+        watched = self._watched
+        for descriptor, events in self._readiness.poll(wait, len(watched) + 1):
+            found = watched.get(descriptor)
+            if found is not None:
+                # A broken connection may be ready for nothing but that: for its callback it is all that it asked for.
+                self._guard(found[1], events & found[0] or found[0])
+            elif descriptor == ear.fileno():
                 # In this order: whoever calls in between has its call in the list before the lock is ours, and is seen
                 # in the next turn. The other way round this could take a byte of somebody who is not seen.
                 ear.recv(64)
                 with self._lock:
                     self._woken = False
-            elif key.fd in self._watched:  # an earlier callback of this turn may have ended it
-                self._guard(key.data, events)
+            # Else an earlier callback of this turn has ended it.
         if timers:
             self._fire(time.monotonic())
         return True

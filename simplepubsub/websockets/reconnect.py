@@ -8,7 +8,6 @@ lost one first, and send on the newest. State is guarded by one condition, held 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -16,6 +15,7 @@ from typing import Any, Callable, Deque, Iterator, NamedTuple, Optional, Union
 
 from ..core.backoff import RetryPolicy
 from ..core.deadline import Deadline, check_timeout, wait
+from ..core.forks import Birthplace
 from ..exceptions import ConnectError, ForkedError, InvalidArgument, MessagesLost, ReceiveTimeout, fresh
 from ..transports.dial import WebSocketDial
 from .client import ClientConnection, Plan
@@ -68,7 +68,7 @@ class ReconnectingConnection:
         self._raise_gaps = gaps == "raise"
         self._retry = retry
         self._options = options
-        self._pid = os.getpid()
+        self._birthplace = Birthplace()
         self._changed = threading.Condition(threading.Lock())
         # Guarded by ``_changed``:
         self._arrived: Deque[ClientConnection] = deque()  # whose messages are still to be read, oldest first
@@ -329,11 +329,11 @@ class ReconnectingConnection:
         return self
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        if self._pid == os.getpid():
+        if not self._birthplace.left:
             self.close(1000 if kind is None else 1011)
 
     def _check(self) -> None:
-        if self._pid != os.getpid():
+        if self._birthplace.left:
             raise ForkedError("the connection belongs to the parent process: make a new one in this process")
 
     def __repr__(self) -> str:

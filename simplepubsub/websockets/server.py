@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import socket
 import ssl as ssl_module
 import threading
 from typing import Any, Callable, List, Optional, Sequence, Set, Tuple
 
 from ..core.deadline import Deadline, check_timeout, wait
+from ..core.forks import Birthplace
 from ..exceptions import InvalidArgument
 from ..transports.dial import close_unfinished
 from .channel import Settings
@@ -75,7 +75,7 @@ class Server:
         self._open_timeout = open_timeout
         self._numbers = itertools.count(1)
         self._poller = Poller("simplepubsub-websockets-server")
-        self._pid = os.getpid()
+        self._birthplace = Birthplace()
         self._changed = threading.Condition()  # re-entrant: a signal handler may call `shutdown` in `serve_forever`
         # Guarded by ``_changed``:
         self._connections: Set[ServerConnection] = set()
@@ -113,7 +113,7 @@ class Server:
         """
         check_timeout(timeout)
         check_close(code, reason)
-        if self._pid != os.getpid():
+        if self._birthplace.left:
             return
         deadline = Deadline(self._settings.close_timeout + 1.0 if timeout is None else timeout)
         with self._changed:

@@ -9,11 +9,13 @@ import socket
 import sys
 import threading
 import time
+from contextlib import closing
 
 import pytest
 
 from simplepubsub.websockets import poller as module
 from simplepubsub.websockets.poller import READ, Poller
+from simplepubsub.websockets.readiness import PortableReadiness
 from tests.helpers import run_python, run_thread, scaled, wait_until
 from tests.websockets.kit import connect, echo, pair, serving, threads
 
@@ -118,21 +120,41 @@ def run_in_thread(call):
         return thread.exception(scaled(10))
 
 
-def test_a_selector_that_fails_ends_every_connection_and_the_next_one_works(caplog):
-    with serving(echo) as server:
-        client = connect(server.url())
-        selector = client._poller._selector
-
-        def select(timeout):
+def test_a_poll_that_fails_ends_every_connection_and_the_next_one_works(caplog):
+    class Broken(PortableReadiness):
+        def poll(self, timeout, most):
             raise ValueError("too many file descriptors in select()")
 
-        wait_until(lambda: client in client._poller._members)
-        selector.select = select
-        client._poller.call(lambda: None)
+    with serving(echo) as server, closing(Broken()) as broken:
+        client = connect(server.url())
+        poller = client._poller
+
+        def spoil():
+            whole, poller._readiness = poller._readiness, broken
+            whole.unregister(client._sock.sock.fileno())
+            broken.register(client._sock.sock.fileno(), READ)
+
+        wait_until(lambda: client in poller._members)
+        poller.call(spoil)
         assert "too many file descriptors" in str(run_in_thread(lambda: client.recv(scaled(5))))
         with connect(server.url()) as again:
             again.send("x")
             assert again.recv(scaled(5)) == "x"
+
+
+def test_where_there_is_no_epoll(monkeypatch):
+    made = []
+
+    def portable():
+        made.append(PortableReadiness())
+        return made[-1]
+
+    monkeypatch.setattr(module, "new_readiness", portable)
+    with serving(echo, max_size=None) as server, connect(server.url(), max_size=None) as client:
+        for message in ("x", "y" * 10_000_000):
+            with run_thread(client.send, message):
+                assert client.recv(scaled(10)) == message
+    assert made
 
 
 def test_timers():
