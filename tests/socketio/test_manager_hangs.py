@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, Tuple
 import pytest
 
 import simplepubsub
+from simplepubsub.core import forks
 from simplepubsub.exceptions import ForkedError
 from simplepubsub.socketio import exceptions
 from simplepubsub.socketio.manager import Manager, State
@@ -338,7 +339,7 @@ except KeyboardInterrupt:
 def test_p7_a_forked_child_gets_a_clear_error(monkeypatch: Any) -> None:
     server, log, manager = make()
     manager.connect("http://server", wait_timeout=WAIT)
-    monkeypatch.setattr("os.getpid", lambda: -1)
+    monkeypatch.setattr(forks, "_forks", forks._forks + 1)
     calls: Any = [
         lambda: manager.emit("/", "x"), lambda: manager.call("/", "x"), manager.disconnect, manager.wait,
         lambda: manager.connect("http://server"), lambda: manager.join("/b"), lambda: manager.leave("/"),
