@@ -6,19 +6,24 @@ One blocking core (``receive(timeout=)``, acknowledged sends, reconnect that res
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from . import exceptions
 from .exceptions import *  # noqa: F403  # every error of the package, as its __all__ lists them
+from .lazy import lazy_names
 from .version import __version__
-from .webpubsub import (
-    InvokeResult,
-    Message,
-    RetryPolicy,
-    StreamReader,
-    StreamWriter,
-    WebPubSubClient,
-    WebPubSubClientCredential,
-    WebPubSubServiceClient,
-)
+
+if TYPE_CHECKING:
+    from .webpubsub import (
+        InvokeResult,
+        Message,
+        RetryPolicy,
+        StreamReader,
+        StreamWriter,
+        WebPubSubClient,
+        WebPubSubClientCredential,
+        WebPubSubServiceClient,
+    )
 
 __all__ = [
     "InvokeResult",
@@ -32,3 +37,20 @@ __all__ = [
     "__version__",
 ]
 __all__ += exceptions.__all__
+
+# Whoever imports one face of the package need not load the others.
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        ".webpubsub": [
+            "InvokeResult",
+            "Message",
+            "RetryPolicy",
+            "StreamReader",
+            "StreamWriter",
+            "WebPubSubClient",
+            "WebPubSubClientCredential",
+            "WebPubSubServiceClient",
+        ],
+    },
+)

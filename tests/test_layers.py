@@ -24,17 +24,18 @@ PACKAGE = Path(simplepubsub.__file__).resolve().parent
 MAX_LINES = 400
 
 #: What the modules of a layer may import of the other layers. Its own layer is always allowed.
-FACES = {"exceptions", "version", "core", "transports"}
+FACES = {"exceptions", "version", "lazy", "core", "transports"}
 MAY_IMPORT: Dict[str, Set[str]] = {
     "exceptions": set(),
     "version": set(),
+    "lazy": set(),
     "core": {"exceptions", "version"},
     "transports": {"exceptions", "version", "core"},
     "webpubsub": FACES,
     "socketio": FACES,
     "websockets": FACES,
     "server": {"exceptions", "version"},
-    "root": {"exceptions", "version", "webpubsub", "socketio", "websockets"},
+    "root": {"exceptions", "version", "lazy", "webpubsub", "socketio", "websockets"},
     "cli": {"exceptions", "version", "core", "transports", "webpubsub", "socketio", "websockets", "server", "root"},
 }
 

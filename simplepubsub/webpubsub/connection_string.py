@@ -19,7 +19,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_ ]{0,39}\Z")
 #: What is certainly an address or a number, and no piece of a key or of a connection string.
 _HARMLESS = re.compile(r"(?:[a-z]{0,9}://)?[A-Za-z0-9_\-]{0,63}(?:\.[A-Za-z0-9_\-]{1,63})*(?::[0-9]{0,5})?/?\Z")
 _HOST = re.compile(r"[A-Za-z0-9._\-:%]*\Z")
-_BLANK = re.compile(r"[\x00-\x20\x7f]")
+_BLANK = re.compile(r"[\x00-\x20\x7f\s]")  # all that strip() takes away, or an endpoint might not stay what it is
 
 
 class ConnectionString(NamedTuple):
