@@ -44,6 +44,7 @@ from tests.fuzz.codecs import client_frame, json_text
 from tests.fuzz.hub import PROTOBUF
 from tests.fuzz.runner import ErrorLog, Target
 from tests.fuzz.texts import KEY, OTHER, Filters
+from tests.timing import scaled
 
 ENDPOINT = "http://127.0.0.1:8080"
 LIMITS = Limits(max_message_bytes=50_000)
@@ -569,7 +570,7 @@ class RestSocket(SocketDoor):
         rng = random.Random(item[1])
         method, data = rest_request(rng, self.host, ["one"])
         data = data.replace(b"\r\nHost:", b"\r\nConnection: close\r\nHost:", 1)
-        with socket.create_connection(("127.0.0.1", self.server.port), timeout=20) as sock:
+        with socket.create_connection(("127.0.0.1", self.server.port), timeout=scaled(20)) as sock:
             try:
                 sock.sendall(data)
                 response = http.client.HTTPResponse(sock, method=method)
@@ -604,7 +605,7 @@ class HandshakeSocket(SocketDoor):
         data = data.replace(b"\r\nHost:", b"\r\nX-A: close\r\nHost:", 1)
         goodbye = encode_frame(CLOSE, b"\x03\xe8", b"abcd")
         found = b""
-        with socket.create_connection(("127.0.0.1", self.server.port), timeout=20) as sock:
+        with socket.create_connection(("127.0.0.1", self.server.port), timeout=scaled(20)) as sock:
             try:
                 sock.sendall(data)
                 if b"\r\n\r\n" not in data:

@@ -22,11 +22,13 @@ import traceback
 import warnings
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
+from tests.timing import scaled
+
 __all__ = ["Finding", "Report", "Target", "main", "run", "stable", "targets"]
 
 #: Seconds of processor time after which an input counts as a hang, and of any time after which the run is given up.
-SLOW = 1.0
-STUCK = 60.0
+SLOW = scaled(1.0)
+STUCK = scaled(60.0)
 
 _PASSING = re.compile(r"eyJ[\w\-.]+|at 0x[0-9a-f]+")
 
