@@ -269,6 +269,7 @@ def server(session_server: Any) -> Iterator[Any]:
     table = handlers._table
     yield session_server
     handlers.restore(table)  # reset() keeps handlers, and the next test must not meet those of this one
+    session_server.reset()  # nor what it has begun: calls of event handlers that are tried again, lines in the log
 
 
 @pytest.fixture

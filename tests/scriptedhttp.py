@@ -13,12 +13,16 @@ import socketserver
 import ssl
 import struct
 import threading
+import time
 import urllib.parse
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from tests.helpers import LOOPBACK, wait_until
+import pytest
 
-__all__ = ["Exchange", "HttpRequest", "Reply", "ScriptedHttp"]
+from simplepubsub.exceptions import ServiceTimeout
+from tests.helpers import LOOPBACK, scaled, wait_until
+
+__all__ = ["Exchange", "HttpRequest", "Reply", "ScriptedHttp", "time_out"]
 
 
 class HttpRequest(NamedTuple):
@@ -56,7 +60,7 @@ class Exchange(NamedTuple):
 
     def hang(self) -> None:
         """Say nothing until the test is over."""
-        self.closing.wait(30)
+        self.closing.wait(scaled(60))
 
     def drip(self, data: bytes, pause: float) -> None:
         """Send a byte each `pause` seconds until the data, the peer or the test is at its end."""
@@ -98,7 +102,10 @@ class ScriptedHttp:
                 with outer._lock:
                     self.number = len(outer._connections)
                     outer._connections.append(self.request)
+                    late = outer.closing.is_set()
                 super().setup()
+                if late:  # nobody else will: the others have been dropped
+                    outer._drop([self.request])
 
             def handle(self) -> None:
                 try:
@@ -148,6 +155,7 @@ class ScriptedHttp:
         class Server(http.server.ThreadingHTTPServer):
             daemon_threads = False
             block_on_close = True
+            request_queue_size = 128  # a connection that finds the queue full is tried again after a second
 
             def server_bind(self) -> None:
                 socketserver.TCPServer.server_bind(self)  # HTTPServer asks DNS for its own name
@@ -164,7 +172,6 @@ class ScriptedHttp:
                 return sock, address
 
         self._server = Server((LOOPBACK, 0), Handler)
-        self._server.request_queue_size = 64
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.003})
 
@@ -186,7 +193,11 @@ class ScriptedHttp:
         """Close every connection of this moment."""
         with self._lock:
             found = list(self._connections)
-        for sock in found:
+        self._drop(found)
+
+    @staticmethod
+    def _drop(sockets: Sequence[socket.socket]) -> None:
+        for sock in sockets:
             try:
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
             except (OSError, ValueError):
@@ -199,6 +210,22 @@ class ScriptedHttp:
     def __exit__(self, *exc_info: object) -> None:
         self.closing.set()
         self._server.shutdown()
-        self._thread.join(10)
+        self._thread.join(scaled(10))
         self.drop_connections()
         self._server.server_close()
+
+
+def time_out(call: Callable[[float], Any], far_enough: Callable[[ServiceTimeout], bool]) -> ServiceTimeout:
+    """Make a call, given its timeout in seconds, that must end by it and not much later; return its ServiceTimeout.
+
+    A busy machine may spend a short time before the call has come to what the test is about, so one that is not
+    ``far_enough`` is made again with more time.
+    """
+    for timeout in (scaled(0.2), scaled(2), scaled(10)):
+        start = time.monotonic()
+        with pytest.raises(ServiceTimeout) as caught:
+            call(timeout)
+        assert 0.8 * timeout < time.monotonic() - start < timeout + scaled(8)
+        if far_enough(caught.value):
+            return caught.value
+    raise AssertionError("it never gets that far: %s" % caught.value)

@@ -15,6 +15,7 @@ from wsgiref.validate import validator
 import pytest
 
 from simplepubsub.webpubsub import EventHandler, RefuseEvent, UserEventResponse
+from tests.helpers import scaled
 from tests.test_event_handler import KEY, TEXT, headers_for
 
 Answer = Tuple[int, Dict[str, str], bytes]
@@ -164,7 +165,7 @@ def run(coroutine: Any) -> Any:
     """Run a coroutine in a loop of its own that leaves no thread (`asyncio.run` of 3.7 and 3.8 does)."""
     loop = asyncio.new_event_loop()
     try:
-        return loop.run_until_complete(asyncio.wait_for(coroutine, 20))
+        return loop.run_until_complete(asyncio.wait_for(coroutine, scaled(20)))
     finally:
         executor = getattr(loop, "_default_executor", None)
         if executor is not None:
@@ -223,7 +224,7 @@ def test_asgi_keeps_its_loop_free_while_a_function_blocks(handler: EventHandler)
     @handler.on_event("shout")
     def meet(request: Any) -> str:
         threads.append(threading.current_thread())
-        both.wait(10)  # each needs the other to be running
+        both.wait(scaled(10))  # each needs the other to be running
         return variable.get()
 
     async def two() -> Any:
@@ -257,4 +258,4 @@ def test_asgi_middleware_takes_its_path_only(handler: EventHandler) -> None:
 def test_no_event_loop_is_imported_until_asgi_is_used() -> None:
     code = ("import sys; from simplepubsub.webpubsub import EventHandler; handler = EventHandler(access_key='k'); "
             "handler.wsgi; handler.flask_view; assert 'asyncio' not in sys.modules")
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=scaled(60))

@@ -10,7 +10,7 @@ from simplepubsub.exceptions import ConnectError
 from simplepubsub.server import Server
 from simplepubsub.webpubsub import EventHandler, WebPubSubClient
 from tests.handler_play import HUB, SYSTEM, make_handler, play
-from tests.helpers import Recorder
+from tests.helpers import Recorder, scaled
 from tests.wsgi import serve_wsgi
 
 KEY = "k" * 40
@@ -41,7 +41,7 @@ def test_a_connection_string_of_the_server_is_enough(server: Server) -> None:
     server.add_event_handler(handler)
     with WebPubSubClient(server.client_access_url(HUB)) as client:
         client.send_event("shout", "hello")
-        assert client.receive(10).data == "HELLO"
+        assert client.receive(scaled(20)).data == "HELLO"
 
 
 def test_another_key_lets_nobody_in(server: Server, notes: Recorder) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 
@@ -88,7 +89,15 @@ def test_an_upstream_that_comes_up_between_the_attempts_is_found(upstream):
         assert client.receive() == ok(1)
 
 
-def test_a_host_without_an_address_is_a_network_error(server, connect, caplog):
+def test_a_host_without_an_address_is_a_network_error(server, connect, caplog, monkeypatch):
+    real = socket.getaddrinfo
+
+    def resolve(host, *args, **keywords):  # a name server that is far away, or none, takes its time to say so
+        if host == "no-such-host.invalid":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return real(host, *args, **keywords)
+
+    monkeypatch.setattr(upstream_http.socket, "getaddrinfo", resolve)
     server.add_event_handler("http://no-such-host.invalid/", system=(), retry_delays=())
     client = connect(PLAIN)
     client.send(EVENT)
@@ -113,13 +122,14 @@ def test_a_silent_upstream_costs_its_timeout_and_nobody_else_waits(server, conne
     slow, other = connect(PLAIN, hub="slow"), connect(PLAIN)
     begin = time.monotonic()
     slow.send(EVENT, dict(EVENT, ackId=2))
-    upstream.wait(1)
+    wait_until(lambda: upstream.requests)  # the question at least; whether the event gets there in its time is open
     other.send(EVENT)
     assert other.receive() == ok(1)
     assert "too slow" in slow.receive()["error"]["message"]
     assert time.monotonic() - begin >= scaled(0.3)
     assert slow.receive()["ackId"] == 2
-    assert len(upstream.events("e")) == 3  # timeouts are not retried
+    mine = [request.headers["ce-id"] for request in upstream.events("e") if request.headers["ce-hub"] == "slow"]
+    assert len(mine) == len(set(mine))  # timeouts are not retried
 
 
 def test_a_peer_that_accepts_and_says_nothing(server, connect):
@@ -138,9 +148,9 @@ def test_connect_that_takes_too_long_is_refused(server, upstream):
 
 def test_many_silent_calls_are_bounded_and_the_rest_gets_its_turn(server, connect, upstream, monkeypatch):
     monkeypatch.setattr(upstream_http, "_MAX_REQUESTS", 2)
-    server.add_event_handler(upstream.url(), system=(), timeout=scaled(5))
+    server.add_event_handler(upstream.url(), system=(), timeout=scaled(60))
     go = threading.Event()
-    upstream.script = lambda request: 204 if go.wait(scaled(10)) else 500
+    upstream.script = lambda request: 204 if go.wait(scaled(20)) else 500
     clients = [connect(PLAIN) for _ in range(6)]
     for client in clients:
         client.send(EVENT)
@@ -170,7 +180,7 @@ def test_stop_ends_calls_that_run_and_leaves_nothing(fresh_server, tmp_path, sec
             upstream.wait(3, "e")
             begin = time.monotonic()
             server.stop()
-            assert time.monotonic() - begin < scaled(2)
+            assert time.monotonic() - begin < scaled(8)  # the silence would last for a minute
 
 
 def test_stop_ends_a_handshake_that_waits_for_upstream(fresh_server, upstream):
@@ -186,7 +196,7 @@ def test_stop_ends_a_handshake_that_waits_for_upstream(fresh_server, upstream):
         upstream.wait(1, "connect")
         begin = time.monotonic()
         server.stop()
-        assert time.monotonic() - begin < scaled(2)
+        assert time.monotonic() - begin < scaled(8)
 
 
 def test_reset_ends_calls_and_waiting_events_and_the_server_goes_on(server, connect, upstream):
@@ -261,11 +271,12 @@ def test_certificates_are_verified_and_a_context_of_ones_own_may_trust_them(serv
         assert [request.method for request in upstream.requests] == ["OPTIONS", "POST"]
 
 
-def test_an_idle_connection_is_used_again(server, connect, upstream):
+def test_an_idle_connection_is_used_again(server, connect, upstream, monkeypatch):
+    monkeypatch.setattr(upstream_http, "_KEEP_ALIVE", scaled(60))
     server.add_event_handler(upstream.url(), system=())
     client = connect(PLAIN)
     for number in range(20):
         client.send(dict(EVENT, ackId=number))
         assert client.receive() == ok(number)
-    # One for the question whether events are wanted, one for them.
-    wait_until(lambda: len(upstream._sockets) <= 2)
+    # One for the question whether events are wanted and one for them, at most.
+    assert len(upstream._sockets) <= 2

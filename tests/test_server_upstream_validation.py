@@ -168,18 +168,20 @@ def test_a_refusal_is_remembered_for_a_while_and_longer_each_time(upstream, capl
     assert [caplog.text.count("for %g s" % pause) > 0 for pause in (0.001, 0.002, 0.004, 0.008)] == [1, 1, 1, 0]
 
 
-def test_a_fresh_refusal_answers_at_once(server, upstream):
+def test_a_fresh_refusal_answers_at_once(upstream):
     upstream.script = lambda request: 400
+    server = server_with(Timing(first_refusal=scaled(60)))
     server.add_event_handler(upstream.url())
-    for _ in range(5):
-        assert refused(server.client_access_url("plaza"), PLAIN)[0] == 500
-    assert len(questions(upstream)) == 1
+    with server:
+        for _ in range(5):
+            assert refused(server.client_access_url("plaza"), PLAIN)[0] == 500
+        assert len(questions(upstream)) == 1
 
 
 def test_a_permission_is_renewed_while_events_flow(upstream):
     answers = {"OPTIONS": ALLOWED}
     upstream.script = lambda request: answers.get(request.method, 204)
-    server = server_with(Timing(allowed=0.0, first_refusal=0.0, longest_refusal=0.0))
+    server = server_with(Timing(allowed=0.0, first_refusal=0.0, longest_refusal=0.0, timeout=scaled(60)))
     server.add_event_handler(upstream.url(), system=(), retry_delays=())
     with server, Clients(server) as clients:
         client = clients.connect(PLAIN)

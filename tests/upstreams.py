@@ -109,7 +109,7 @@ class ScriptedUpstream:
         """The events of that name."""
         return [request for request in self.posts if name in (None, request.event)]
 
-    def wait(self, count: int, name: Optional[str] = None, timeout: float = 5.0) -> List[Posted]:
+    def wait(self, count: int, name: Optional[str] = None, timeout: float = 10.0) -> List[Posted]:
         """Wait for so many events (of that name) and return them."""
         wait_until(lambda: len(self.events(name)) >= count, timeout, "%d events %s" % (count, name or ""))
         return self.events(name)
@@ -139,7 +139,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         headers = {key.lower(): ", ".join(self.headers.get_all(key)) for key in self.headers}
         reply = self.owner.take(Posted(self.command, self.path, headers, body))
         if reply == SILENCE:
-            self.owner.closing.wait(scaled(20))
+            self.owner.closing.wait(scaled(60))
             self.close_connection = True
         elif reply == RESET:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
