@@ -236,7 +236,16 @@ def test_an_abort_waits_for_nothing() -> None:
     stream.abort(ABORT)
     assert stream.send() == []
     stream.closed(StreamError("StreamNotFound"))
-    assert stream.state == "closed"
+    assert stream.state == "closed" and stream.cut_short
+
+
+def test_an_abort_when_everything_is_accepted_cuts_nothing_short() -> None:
+    stream = opened(2)
+    stream.abort(ABORT)
+    stream.send()
+    stream.ack(3, 0.0)
+    stream.closed(None)
+    assert stream.state == "closed" and not stream.cut_short
 
 
 def test_an_abort_may_follow_an_end() -> None:

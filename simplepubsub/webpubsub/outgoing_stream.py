@@ -70,6 +70,7 @@ class OutgoingStream:
         self.idle_timeout = idle_timeout
         self.state = StreamState.STARTING
         self.failure: Optional[BaseException] = None
+        self.cut_short = False  # the abort was confirmed, and not every fragment accepted
         self.expected = 1  # every fragment below is accepted
         self._start = start
         self._unacked: Deque[Frame] = deque()  # from ``expected`` on
@@ -235,6 +236,7 @@ class OutgoingStream:
             self.fail(self._failed(error or StreamError("", "the service closed it")))
         elif self._aborted:
             self.state = StreamState.CLOSED
+            self.cut_short = bool(self._unacked)
             self._unacked.clear()
         elif error is not None and not (error.name == "StreamNotFound" and self._end_repeated and not self._unacked):
             self.fail(self._failed(error))

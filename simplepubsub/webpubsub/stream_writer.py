@@ -73,7 +73,8 @@ class StreamWriter:
     def flush(self, timeout: Optional[float] = None) -> None:
         """Wait until the service has accepted everything written before this call.
 
-        Raises: StreamTimeout, StreamFailed and its kinds, ClientStopped, InvalidArgument, ForkedError.
+        Raises: StreamTimeout, StreamFailed and its kinds, ClientStateError when an `abort` came first, ClientStopped,
+        InvalidArgument, ForkedError.
         """
         self._publisher.flush(self._channel, self._deadline(timeout))
 

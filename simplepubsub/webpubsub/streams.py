@@ -158,7 +158,7 @@ class Publisher:
                 raise fresh(stream.failure)
             mark = stream.next
             self.pump_locked(channel)
-            while stream.expected < mark:
+            while stream.expected < mark or stream.cut_short:
                 if stream.failure is not None:
                     raise fresh(stream.failure)
                 if stream.over:
