@@ -159,9 +159,10 @@ class Link:
         self.push(*[(TEXT, json.dumps(message)) for message in messages])
 
     def push(self, *frames: Frame) -> None:
-        """Send frames to the client, all in one read."""
+        """Send frames to the client, all in one read; nothing comes after the end of the connection."""
         with self.changed:
-            self._inbound.extend(frames)
+            if self._end is None:
+                self._inbound.extend(frames)
             self.changed.notify_all()
 
     def message(self, data: Any, sequence_id: Optional[int] = None, group: str = "g") -> Dict[str, Any]:

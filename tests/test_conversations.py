@@ -139,6 +139,7 @@ def test_every_hook_at_its_time() -> None:
     client = memory_client(network)
     diary = Diary(client._engine)
     client.start()
+    wait_until(lambda: diary.entries[-1] == "settle")  # start() returns between the two
     assert diary.entries == ["begun", "settle"]
     link = network.links[0]
     link.say({"type": "streamAck", "streamId": "s", "expectedSequenceId": 1}, {"type": "pong"},

@@ -23,7 +23,7 @@ from simplepubsub.webpubsub import InvokeResult
 from tests import peers
 from tests.helpers import MS, run_thread, scaled, wait_until
 from tests.memory import Network, memory_client
-from tests.streamdesk import Desk, Scene, started_scene
+from tests.streamdesk import Desk, Scene, has_live_link, started_scene
 
 
 @pytest.fixture
@@ -78,11 +78,16 @@ def test_an_error_of_the_service(scene: Scene) -> None:
 
 def test_no_answer_in_time_cancels(scene: Scene) -> None:
     client, network, desk = scene
-    with pytest.raises(InvocationTimeout, match="may have been handled") as caught:
-        client.invoke_event("slow", timeout=20 * MS)
-    assert isinstance(caught.value, TimeoutError) and caught.value.written and caught.value.invocation_id == "1"
-    desk.wait(lambda: desk.cancelled == ["1"])
-    network.links[0].say({"type": "invokeResponse", "invocationId": "1", "success": True})  # too late: ignored
+    for limit in (0.02, 0.5, 5):  # a slow machine may be too late to write it, too
+        with pytest.raises(InvocationTimeout) as caught:
+            client.invoke_event("slow", timeout=scaled(limit))
+        error = caught.value
+        if error.written:
+            break
+    assert isinstance(error, TimeoutError) and error.written and "may have been handled" in str(error)
+    desk.wait(lambda: desk.cancelled == [error.invocation_id] == [desk.invocations[-1]["invocationId"]])
+    link = network.links[0]
+    link.say({"type": "invokeResponse", "invocationId": error.invocation_id, "success": True})  # too late: ignored
     desk.answer = doubled
     assert client.invoke_event("double", 1).data == 2
 
@@ -349,7 +354,7 @@ def test_every_call_has_one_outcome_whatever_happens_around_it(switch_interval: 
 
     def disturb() -> None:
         rng = random.Random(seed)
-        while not over.wait(0.005):
+        while not over.wait(5 * MS):
             if rng.random() < 0.8:
                 network.links[-1].cut()
             else:
@@ -360,12 +365,13 @@ def test_every_call_has_one_outcome_whatever_happens_around_it(switch_interval: 
     for thread in threads:
         thread.__enter__()
     over.wait(scaled(0.7))
+    wait_until(lambda: any(future.exception(0) is None for future in list(outcomes)), 20)
     over.set()
     for thread in threads:
         thread.__exit__(None, None, None)
+    wait_until(lambda: has_live_link(client), 10)  # or it may be written to one that is lost
     assert client.invoke_event("double", 21, timeout=scaled(10)).data == 42
     invocations = client._conversations.invocations
     wait_until(lambda: not invocations._pending)
     assert invocations._bytes == 0 and not invocations._decided
-    assert any(future.exception(0) is None for future in outcomes)
     client.stop(scaled(5))

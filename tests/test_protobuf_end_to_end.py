@@ -11,7 +11,7 @@ from simplepubsub.exceptions import InvalidArgument, MessageTooLarge, SendMessag
 from simplepubsub.webpubsub import RetryPolicy, WebPubSubClient
 from simplepubsub.webpubsub.messages import StreamAck, StreamClosed, StreamError, StreamInfo
 from tests import peers
-from tests.helpers import MS, Recorder, make_frame, wait_until
+from tests.helpers import MS, Recorder, make_frame, scaled, wait_until
 from tests.rawclient import Clients, RawClient
 
 wrappers_pb2 = peers.require("google.protobuf.wrappers_pb2", "messages of an application")
@@ -73,7 +73,7 @@ def test_join_publish_leave(client: Any, protocol: str) -> None:
     one.join_group("lobby")
     for data, data_type in PAYLOADS:
         one.send_to_group("lobby", data, data_type)
-        message = one.receive(5)
+        message = one.receive(scaled(5))
         assert (message.data, message.data_type, message.group) == (data, data_type, "lobby")
         assert message.from_user_id is None  # the format has no place for it
     assert message.sequence_id == (len(PAYLOADS) if protocol == RELIABLE else 0)
@@ -82,7 +82,7 @@ def test_join_publish_leave(client: Any, protocol: str) -> None:
     one.send_to_group("lobby", "not for me either")
     one.join_group("lobby")
     one.send_to_group("lobby", "last")
-    assert one.receive(5).data == "last"
+    assert one.receive(scaled(5)).data == "last"
     assert one.groups == ("lobby",)
 
 
@@ -95,7 +95,7 @@ def test_refusals_and_repeats_are_told_in_acks(client: Any, protocol: str) -> No
     one.send_to_group("lobby", "once", ack_id=2**64 - 1)
     one.send_to_group("lobby", "twice", ack_id=2**64 - 1)  # recognised, hence a success
     one.send_to_group("lobby", "then")
-    assert [one.receive(5).data for _ in range(2)] == ["once", "then"]
+    assert [one.receive(scaled(5)).data for _ in range(2)] == ["once", "then"]
 
 
 @BOTH
@@ -115,14 +115,14 @@ def test_events_and_what_their_handlers_answer(server: Any, client: Any, protoco
     for data, data_type in PAYLOADS:
         one.send_event("echo", data, data_type)
     assert asked == PAYLOADS
-    received = [one.receive(5) for _ in PAYLOADS]
+    received = [one.receive(scaled(5)) for _ in PAYLOADS]
     assert {message.kind for message in received} == {"server"}
     assert [message.data for message in received] == [data for data, _ in PAYLOADS]
     # A handler's answer has the type that its Python type suggests.
     kinds = {str: "text", bytes: "binary"}
     assert [message.data_type for message in received] == [kinds.get(type(data), "json") for data, _ in PAYLOADS]
     with pytest.raises(SendMessageError) as caught:
-        one.send_event_nowait("fail", "x").result(5)
+        one.send_event_nowait("fail", "x").result(scaled(5))
     assert caught.value.name == "InternalServerError"
 
 
@@ -130,7 +130,7 @@ def test_a_handler_may_answer_with_a_message_object(server: Any, client: Any) ->
     server.on("ask", handler=lambda event: wrappers_pb2.StringValue(value="answer"))
     one = client(PLAIN)
     one.send_event("ask", "x")
-    message = one.receive(5)
+    message = one.receive(scaled(5))
     assert message.data_type == "protobuf" and message.data.endswith(b"\x0a\x06answer")
 
 
@@ -140,7 +140,7 @@ def test_the_servers_own_messages(server: Any, client: Any) -> None:
     hub.send_to_all(wrappers_pb2.StringValue(value="v"))
     hub.send_to_user("mina", {"n": 1})
     hub.send_to_connection(one.connection_id, b"\x00")
-    got = [one.receive(5), one.receive(5), other.receive(5), other.receive(5)]
+    got = [one.receive(scaled(5)), one.receive(scaled(5)), other.receive(scaled(5)), other.receive(scaled(5))]
     assert [message.data_type for message in got] == ["protobuf", "binary", "protobuf", "json"]
     assert {message.kind for message in got} == {"server"}
     with pytest.raises(InvalidArgument, match="Any"):
@@ -156,8 +156,8 @@ def test_a_burst_arrives_whole_and_in_order(client: Any, protocol: str) -> None:
     one.join_group("lobby")
     for number in range(3000):
         one.send_to_group_nowait("lobby", str(number))
-    assert [one.receive(10).data for _ in range(3000)] == [str(number) for number in range(3000)]
-    one.flush(10)
+    assert [one.receive(scaled(10)).data for _ in range(3000)] == [str(number) for number in range(3000)]
+    one.flush(scaled(10))
 
 
 # ---- a mixed group --------------------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ def test_everybody_in_a_group_understands_everybody(server: Any, client: Any, ra
         for data, data_type in PAYLOADS:
             sender.send_to_group("lobby", data, data_type)
             for name, member in members.items():
-                message = member.receive(5)
+                message = member.receive(scaled(5))
                 assert (message.data, message.data_type) == (data, data_type)
                 has_sender = name.startswith("json")
                 assert message.from_user_id == (sender.user_id if has_sender else None)
@@ -186,7 +186,7 @@ def test_everybody_in_a_group_understands_everybody(server: Any, client: Any, ra
         else:
             simple.ws.send_binary(data)
         for member in members.values():
-            message = member.receive(5)
+            message = member.receive(scaled(5))
             assert (message.data, message.data_type, message.group) == (data, data_type, "lobby")
 
 
@@ -199,7 +199,7 @@ def test_what_is_no_any_harms_its_sender_only(server: Any, client: Any, raw: Any
     sloppy.publish("lobby", "//8=", "protobuf")
     assert sloppy.expect_close()[0] == 1007
     client("json").send_to_group("lobby", "still there")
-    assert one.receive(5).data == "still there"
+    assert one.receive(scaled(5)).data == "still there"
 
 
 # ---- violations -----------------------------------------------------------------------------------------------------
@@ -234,7 +234,7 @@ def test_the_largest_message_passes(client: Any) -> None:
     one, other = client(PLAIN), client("json")
     other.join_group("lobby")
     one.send_to_group("lobby", b"x" * (2**20 - 50))
-    assert other.receive(10).data == b"x" * (2**20 - 50)
+    assert other.receive(scaled(10)).data == b"x" * (2**20 - 50)
     with pytest.raises(MessageTooLarge):
         one.send_to_group("lobby", b"x" * 2**20)
 
@@ -267,7 +267,7 @@ def test_streams_between_the_formats(client: Any, raw: Any) -> None:
     assert heard == StreamClosed("s")
     error = StreamError("UserError", "model stopped", "E42")
     for subscriber in subscribers:
-        messages = [subscriber.receive(5) for _ in range(3)]
+        messages = [subscriber.receive(scaled(5)) for _ in range(3)]
         assert [message.data for message in messages[:2]] == ["one", [2]]
         assert [message.stream for message in messages] == [
             StreamInfo("s", 1), StreamInfo("s", 2), StreamInfo("s", 3, True, error)
@@ -282,7 +282,7 @@ def test_a_stream_of_the_client_crosses_formats(client: Any, publishing: str, su
     with publisher.open_stream("lobby", stream_id="s") as stream:
         for item in data:
             stream.write(item)
-    messages = [subscriber.receive(5) for _ in range(5)]
+    messages = [subscriber.receive(scaled(5)) for _ in range(5)]
     assert [message.data for message in messages[:3]] == data[:3] and messages[3].data.endswith(b"four")
     assert [message.stream for message in messages] == [StreamInfo("s", number, number == 5) for number in range(1, 6)]
 
@@ -322,11 +322,11 @@ def test_a_recovered_session_sends_and_receives_exactly_once(server: Any, proxy:
                 proxy.heal()
                 events.wait_event("recovered", count=round_number + 1, timeout=10)
                 for future in futures:
-                    assert future.result(10) is None
+                    assert future.result(scaled(10)) is None
             assert one.connection_id == connection_id
             assert events.names == ["recovered"] * 3
             for member in (one, witness):
-                got = [member.receive(5) for _ in range(len(want) + 3)]
+                got = [member.receive(scaled(5)) for _ in range(len(want) + 3)]
                 assert [message.data for message in got if message.data_type == "text"] == want
                 assert [message.sequence_id for message in got] == list(range(1, len(want) + 4))
 

@@ -12,6 +12,7 @@ from simplepubsub.exceptions import InvocationError, InvocationLost, StreamFaile
 from simplepubsub.webpubsub import WebPubSubClient
 from tests import peers
 from tests.helpers import MS, run_thread, scaled, wait_until
+from tests.test_streams_end_to_end import wait_for_signs_of_life
 
 PROTOCOLS = ["json.reliable", "protobuf.reliable"]
 
@@ -36,20 +37,22 @@ def publish_through_cuts(
     publisher = WebPubSubClient(urls[0], protocol=protocol)
     receiver = WebPubSubClient(urls[1], protocol=protocol)
     got: Dict[str, List[Any]] = {}
-    over = threading.Event()
+    begun, over = threading.Event(), threading.Event()
 
     def cut() -> None:
-        for _ in range(cuts):
+        for n in range(cuts):
             proxy = rng.choice(proxies)
-            if rng.random() < 0.5:
+            if n and rng.random() < 0.5:
                 proxy.cut_after(rng.randrange(1, 3000), rng.choice(["up", "down"]))
             else:
                 proxy.cut()
+            begun.set()
             if over.wait(rng.random() * 20 * MS):
                 return
 
     def publish(name: str, delay: float) -> None:
         size = rng.choice([1, 100, 5000])
+        assert begun.wait(scaled(30))
         with publisher.open_stream("g", stream_id=name, timeout=scaled(30)) as stream:
             for n in range(fragments):
                 stream.write([n, "x" * size], timeout=scaled(30))
@@ -156,9 +159,10 @@ def test_an_idle_stream_lives_as_long_as_its_writer(server: Any, url_for: Any, p
     with WebPubSubClient(url_for(proxy=None), protocol=protocol) as client:
         client.join_group("g")
         incoming = client.streams("g")
-        stream = client.open_stream("g", idle_timeout=400 * MS)
+        stream = client.open_stream("g", idle_timeout=scaled(30))
+        wait_for_signs_of_life(server, client, stream)
         expired = server.stats()["streams_expired"]
-        client.open_stream("g", stream_id="forgotten", idle_timeout=500 * MS)
+        client.open_stream("g", stream_id="forgotten", idle_timeout=200 * MS)
         wait_until(lambda: server.stats()["streams_expired"] > expired)
         stream.write("still there")
         stream.end()

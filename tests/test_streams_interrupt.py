@@ -103,7 +103,8 @@ def test_ctrl_c_at_any_line_of_a_conversation(name: str, call: Any, prepare: Any
             receives(scene, closed=name in ("close", "close all"))
             invocations = client._conversations.invocations
             for invocation_id in list(invocations._pending):
-                assert client.cancel_invocation(invocation_id)
+                # What has been answered meanwhile cannot be cancelled.
+                assert client.cancel_invocation(invocation_id) or invocation_id not in invocations._pending
             assert client.invoke_event("answered", timeout=scaled(5)).data is None
             assert invocations._bytes == 0
             client.open_stream("g", stream_id="another", timeout=scaled(5)).end(scaled(5))
