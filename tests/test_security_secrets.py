@@ -156,7 +156,7 @@ def test_clients(life: Life, server: Any) -> None:
         server.faults.drop_connections()
         gone = events.wait_event("disconnected")
         wait_until(client.is_connected)
-        for item in server._pump.work.hubs["plaza"].sessions.values():
+        for item in list(server._pump.work.hubs["plaza"].sessions.values()):
             life.secrets.add(item.reconnection_token)
             life.things.append(item)
         life.things += [gone, server.connections()]
@@ -294,7 +294,7 @@ def test_event_handlers(life: Life, server: Any) -> None:
                 (200, {"Content-Type": "application/json", "ce-connectionState": "!"}, b"{"),
             ):
                 upstream.script = _always(reply)
-                client = clients.connect(PLAIN)
+                client = clients.connect(PLAIN, timeout=30)  # two attempts of 5 s may have to time out: a name server
                 client.send({"type": "event", "event": "far", "dataType": "text", "data": "x", "ackId": 1})
                 answer = client.receive()
                 if answer["type"] == "ack" and not answer["success"]:

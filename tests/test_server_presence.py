@@ -13,7 +13,7 @@ from simplepubsub.server import Limits
 from simplepubsub.server.hub import Hub
 from simplepubsub.server.wire import JSON
 from simplepubsub.server.work import Work
-from tests.helpers import Recorder, wait_until
+from tests.helpers import Recorder, scaled, wait_until
 from tests.rawclient import PLAIN, RELIABLE, Clients, ok
 from tests.upstreams import ScriptedUpstream
 
@@ -70,7 +70,8 @@ def test_over_rest(server, connect, heard):
         session.trust_env = False
         for method in ("PUT", "PUT", "DELETE"):
             headers = {"Authorization": "Bearer " + token}
-            session.request(method, path + "?api-version=2024-12-01", headers=headers, timeout=10).raise_for_status()
+            url = path + "?api-version=2024-12-01"
+            session.request(method, url, headers=headers, timeout=scaled(10)).raise_for_status()
     assert heard.wait_for(3)[1:] == [("joined", "lobby"), ("left", "lobby")]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -88,28 +89,59 @@ def test_retained_sessions_expire_and_say_so(fresh_server):
         assert server.stats()["expired"] == 1
 
 
+@contextlib.contextmanager
+def dead_peer(server):
+    """Connect a client that says nothing after its handshake; yields what reads to the end of the connection."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=scaled(10)) as sock:
+        sock.sendall(upgrade_request(server, server.client_access_url("h"), "Sec-WebSocket-Protocol: " + RELIABLE))
+
+        def rest():
+            received = b""
+            while True:
+                piece = sock.recv(4096)
+                if not piece:
+                    return received
+                received += piece
+
+        yield rest
+
+
 def test_peers_are_pinged_and_dropped_when_they_are_dead(fresh_server):
-    server = fresh_server(keep_alive_interval=50 * MS)
-    with RawClient(server.client_access_url("h"), RELIABLE) as alive, socket.create_connection(
-        ("127.0.0.1", server.port), timeout=scaled(5)
-    ) as dead:
-        dead.sendall(upgrade_request(server, server.client_access_url("h"), "Sec-WebSocket-Protocol: " + RELIABLE))
-        opcodes = [alive.frame()[0] for _ in range(8)]  # each is answered by websocket-client while it reads
-        assert set(opcodes) == {websocket.ABNF.OPCODE_PING}
-        received = b""
-        while True:
-            piece = dead.recv(4096)
-            if not piece:
-                break
-            received += piece
-        assert b"\x89\x00" in received  # it was asked before it was dropped
-        assert server.stats()["retained"] == 1  # and may come back
+    """Time is made to pass for the keep-alive only: in real time a busy machine makes any peer look dead."""
+    server = fresh_server(keep_alive_interval=20.0)
+    pump = server._pump
+
+    def pass_21_seconds():
+        for connection in pump.connections:
+            connection.last_received -= 21
+            connection.last_ping -= 21
+        pump._keep_alive()
+
+    with RawClient(server.client_access_url("h"), RELIABLE) as alive, dead_peer(server) as rest:
+        wait_until(lambda: len(server.connections()) == 2)
+        link = server._call(lambda: pump.work.hubs["h"].sessions[alive.connection_id].link)
+        for _ in range(3):
+            server._call(pass_21_seconds)
+            assert alive.frame() == (websocket.ABNF.OPCODE_PING, b"")  # websocket-client answers while it reads
+            wait_until(lambda: server._call(lambda: pump.loop.time() - link.last_received < 20))
+        assert rest().count(b"\x89\x00") == 2  # it was asked before it was dropped
+        wait_until(lambda: server.stats()["retained"] == 1)  # and may come back
+        alive.assert_quiet()
+
+
+def test_the_keep_alive_needs_nobody_to_start_it(fresh_server):
+    server = fresh_server(keep_alive_interval=30 * MS)
+    with dead_peer(server) as rest:
+        assert b" 101 " in rest()
+        wait_until(lambda: server.stats()["retained"] == 1)
 
 
 # --- slow readers -----------------------------------------------------------------------------------------------------
 
 
-def test_a_stuck_reliable_reader_is_closed_and_costs_its_group_one_moment(server, connect):
+def test_a_stuck_reliable_reader_is_closed_and_costs_its_group_one_moment(server, connect, monkeypatch):
+    monkeypatch.setattr(server._pump, "close_timeout", scaled(20))
+    waited = server._pump.work.waited
     stuck, healthy, sender = connect(RELIABLE, groups=["lobby"]), connect(PLAIN, groups=["lobby"]), connect(PLAIN)
     count = 3000
 
@@ -121,8 +153,9 @@ def test_a_stuck_reliable_reader_is_closed_and_costs_its_group_one_moment(server
     with run_thread(publish):
         arrived = [time.monotonic() for _ in range(count) if healthy.receive()]
     gaps = [later - earlier for earlier, later in zip([begin] + arrived, arrived)]
-    assert max(gaps) < scaled(1)
-    assert sum(gap > scaled(0.09) for gap in gaps) <= 2
+    assert max(gaps) < scaled(5)
+    # Counted by the server's own measure of patience: on a busy machine gaps have many causes.
+    assert 0 < server._pump.work.waited - waited < 2 * server.limits.patience
     assert stuck.expect_close()[0] == 1008
     stats = server.stats()
     assert (stats["overflowed"], stats["published"]) == (1, count)
@@ -142,8 +175,8 @@ def test_a_stuck_plain_reader_is_closed(fresh_server):
             if server.stats()["overflowed"]:
                 break
         assert server.stats()["overflowed"] == 1
-        assert len(server.connections()) == 1
-        assert healthy.receive is not stuck.receive
+        assert [info.connection_id for info in server.connections()] == [healthy.connection_id]
+        assert stuck.first
 
 
 def test_a_publisher_that_does_not_read_its_answers_is_not_answered_for_ever(server, connect):
@@ -155,8 +188,17 @@ def test_a_publisher_that_does_not_read_its_answers_is_not_answered_for_ever(ser
     assert connect(PLAIN).first  # the server is as responsive as ever
 
 
+@pytest.fixture
+def patient(fresh_server):
+    """A server whose publishers wait for as long as it takes: a busy machine may stop a reader for any time."""
+    server = fresh_server(limits=Limits(patience=600.0))
+    with Clients(server) as clients:
+        yield server, clients.connect
+
+
 @pytest.mark.parametrize("members", [1, 3])
-def test_a_flat_out_publisher_does_not_overflow_readers_that_acknowledge(server, connect, members):
+def test_a_flat_out_publisher_does_not_overflow_readers_that_acknowledge(patient, members):
+    server, connect = patient
     count = 20_000
     readers = [connect(RELIABLE, groups=["lobby"], timeout=30) for _ in range(members)]
 
@@ -179,7 +221,8 @@ def test_a_flat_out_publisher_does_not_overflow_readers_that_acknowledge(server,
     assert server.stats()["overflowed"] == 0
 
 
-def test_a_flat_out_publisher_that_reads_its_own_echo_does_not_overflow(server, connect):
+def test_a_flat_out_publisher_that_reads_its_own_echo_does_not_overflow(patient):
+    server, connect = patient
     count = 20_000
     client = connect(RELIABLE, groups=["lobby"], timeout=30)
     lock = threading.Lock()  # websocket-client locks too, but not around the raw socket

@@ -2,31 +2,56 @@
 
 from __future__ import annotations
 
+import json
+import struct
+
 import pytest
 
 from simplepubsub.exceptions import InvalidArgument
 from simplepubsub.server import Limits
-from tests.helpers import scaled, wait_until
+from tests.helpers import CLOSE, TEXT, make_frame, scaled, wait_until
 from tests.rawclient import PLAIN, RELIABLE, Clients
 from tests.test_server_streams import ack, closed
 
 
-def start(client, stream_id="s", idle=None, **more):
+def start_of(stream_id="s", idle=None, **more):
     stream = {"streamId": stream_id}
     if idle is not None:
         stream["idleTimeoutMs"] = int(1000 * scaled(idle))
-    client.send(dict({"type": "sendToGroup", "group": "lobby", "stream": stream}, **more))
+    return dict({"type": "sendToGroup", "group": "lobby", "stream": stream}, **more)
+
+
+def data_of(number, stream_id="s"):
+    return {"type": "streamData", "streamId": stream_id, "streamSequenceId": number, "dataType": "text",
+            "data": "f%d" % number}
+
+
+def end_of(stream_id="s"):
+    return {"type": "streamEnd", "streamId": stream_id}
+
+
+def together(client, *messages, close=None):
+    """Send in one piece, perhaps with a close frame at its end.
+
+    The server meets it at once, however slow the client is: no idle time passes in between.
+    """
+    frames = [make_frame(TEXT, json.dumps(message).encode(), mask=b"abcd") for message in messages]
+    if close is not None:
+        frames.append(make_frame(CLOSE, struct.pack("!H", close), mask=b"abcd"))
+    client.ws.sock.sendall(b"".join(frames))
+
+
+def start(client, stream_id="s", idle=None, **more):
+    client.send(start_of(stream_id, idle, **more))
     assert client.receive() == ack(1, stream_id)
 
 
 def data(client, *numbers, stream_id="s"):
-    for number in numbers:
-        frame = {"type": "streamData", "streamId": stream_id, "streamSequenceId": number, "dataType": "text"}
-        client.send(dict(frame, data="f%d" % number))
+    client.send(*[data_of(number, stream_id) for number in numbers])
 
 
-def end(client, stream_id="s", **more):
-    client.send(dict({"type": "streamEnd", "streamId": stream_id}, **more))
+def end(client, stream_id="s"):
+    client.send(end_of(stream_id))
 
 
 def until_closed(client):
@@ -65,9 +90,8 @@ def test_a_whole_stream(server, connect):
 
 def test_idle_streams_end_by_themselves_soonest_first(server, connect):
     reader, publisher = connect(PLAIN, groups=["lobby"]), connect(PLAIN)
-    start(publisher, "long", idle=600)
-    start(publisher, "later", idle=0.3)
-    start(publisher, "soon", idle=0.05)
+    together(publisher, start_of("long", idle=600), start_of("later", idle=0.3), start_of("soon", idle=0.05))
+    assert publisher.receive_many(3) == [ack(1, "long"), ack(1, "later"), ack(1, "soon")]
     for stream_id in ("soon", "later"):
         answer = publisher.receive()
         assert (answer["streamId"], answer["error"]["name"]) == (stream_id, "IdleTimeout")
@@ -97,8 +121,7 @@ def test_a_publisher_that_does_not_come_back_is_told_when_it_is_given_up(fresh_s
     server = fresh_server(recovery_window=scaled(0.2))
     with Clients(server) as clients:
         reader, publisher = clients.connect(PLAIN, groups=["lobby"]), clients.connect(RELIABLE)
-        start(publisher, idle=0.01)  # does not count meanwhile
-        publisher.abort()
+        together(publisher, start_of(idle=0.01), close=4000)  # the idle time does not count meanwhile
         assert reader.receive()["stream"]["error"]["name"] == "Cancelled"
 
 
@@ -124,9 +147,7 @@ def test_fragments_wait_for_slow_receivers(fresh_server):
     server = fresh_server(limits=Limits(max_unacked_messages=50, patience=20))
     with Clients(server) as clients:
         reader, publisher = clients.connect(RELIABLE, groups=["lobby"]), clients.connect(PLAIN)
-        start(publisher, idle=0.2)
-        data(publisher, *range(1, 301))
-        end(publisher)
+        together(publisher, start_of(idle=0.2), *[data_of(number) for number in range(1, 301)], end_of())
         for number in range(1, 301):
             assert fragment(reader) == (number, "f%d" % number, False)
             reader.acknowledge(number)
@@ -140,10 +161,9 @@ def test_what_waits_behind_another_command_is_not_idle(fresh_server):
     with Clients(server) as clients:
         reader, publisher = clients.connect(RELIABLE, groups=["news"]), clients.connect(PLAIN)
         control, quick = clients.connect(PLAIN), clients.connect(PLAIN)
-        start(publisher, idle=0.2)
-        for number in range(40):
-            publisher.publish("news", str(number))
-        data(publisher, 1)
+        news = [{"type": "sendToGroup", "group": "news", "dataType": "text", "data": "x"}] * 40
+        together(publisher, start_of(idle=0.2), *news, data_of(1))
+        assert publisher.receive() == ack(1)
         start(control, "other", idle=0.3)
         assert control.receive()["error"]["name"] == "IdleTimeout"
         start(quick, "other", idle=0.3)
@@ -212,9 +232,20 @@ def test_streams_ended_by_the_service(server, connect):
 
 
 def test_a_frozen_server_does_not_blame_the_publisher(server, connect):
-    publisher = connect(PLAIN)
-    start(publisher, idle=0.2)
-    server.faults.freeze(scaled(0.4))
+    """The idle time is made to end while the server is frozen, and to begin anew with plenty of time."""
+    publisher, pump = connect(PLAIN), server._pump
+    start(publisher, idle=600)
+    server.faults.freeze(600)
+
+    def hurry():
+        stream = pump.work.hubs["plaza"].sessions[publisher.connection_id].streams["s"]
+        stream.due = pump.loop.time()
+        pump.work.streams._watch(stream)
+        pump._watch_streams()
+
+    server._call(hurry)
+    wait_until(lambda: server._call(lambda: pump._idle_timer is None))
+    server.faults.clear()
     data(publisher, 1)
     assert publisher.receive() == ack(2)
 
