@@ -123,9 +123,9 @@ class EngineIO(Session):
                 self.probe = Probe(self.legs, self._upgradable, self._not_upgradable)
         log.info("session with %s is open over %s", self.legs.shown_url, self.transport)
         writer.start()
-        self._reader.start()
         if self.probe is not None:
             self.probe.start()
+        self._reader.start()  # the last: it joins the others, and a thread that is being started cannot be joined
 
     def close(self, deadline: Deadline) -> None:
         """As in the seam. In the reader's own thread, which a callback is, it only begins to close."""

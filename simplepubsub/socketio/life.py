@@ -122,7 +122,11 @@ class Run:
         return self.ended
 
     def join(self, deadline: Deadline) -> bool:
-        """Wait until the threads of an ended run are gone; return whether they are. Called without the lock."""
+        """Wait until an ended run is done with; return whether it is. Called without the lock.
+
+        The thread of an attempt that was given up is waited for too, but only for a moment and whatever comes of it: a
+        callable of the user's, or DNS, may hold it for any time.
+        """
         with self._lock:
             while not self.done:
                 if self._thread.ident is None:
@@ -135,11 +139,10 @@ class Run:
         me = threading.current_thread()
         if self._thread is not me:
             self._thread.join()  # it has nothing left to do
-        if attempt is None or attempt.thread is me:
-            return True
-        remaining = deadline.remaining()
-        attempt.thread.join(CLEANUP if remaining is None else min(CLEANUP, remaining))
-        return not attempt.thread.is_alive()
+        if attempt is not None and attempt.thread is not me:
+            remaining = deadline.remaining()
+            attempt.thread.join(CLEANUP if remaining is None else min(CLEANUP, remaining))
+        return True
 
     def _notify_locked(self) -> None:
         self._wake.notify_all()

@@ -6,12 +6,21 @@ import contextlib
 import threading
 from typing import Any, Callable, Iterator, List, Optional, Tuple
 
+import pytest
+
 from simplepubsub.core.deadline import Deadline
+from simplepubsub.socketio import eio_threads
 from simplepubsub.socketio.engineio import EngineIO
 from simplepubsub.socketio.http_options import HttpOptions
 from simplepubsub.socketio.opening import EngineOpener
 from simplepubsub.socketio.seams import Target
 from tests.helpers import scaled
+
+
+@pytest.fixture()
+def patient_goodbye(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session has a second for its last words; a busy machine stops a thread for longer."""
+    monkeypatch.setattr(eio_threads, "LEAVE_LIMIT", scaled(5))
 
 
 class Collector:

@@ -14,14 +14,19 @@ URL = "http://fake"
 
 
 def quickly(options: Dict[str, Any]) -> Dict[str, Any]:
-    """Return ``options`` with short delays where they say nothing."""
-    return {"reconnection_delay": scaled(0.005), "reconnection_delay_max": scaled(0.02), **options}
+    """Return ``options`` with short delays, and limits for a slow machine, where they say nothing."""
+    return {"reconnection_delay": scaled(0.005), "reconnection_delay_max": scaled(0.02),
+            "request_timeout": scaled(5), "close_timeout": scaled(5), **options}
 
 
 def class_on(server: FakeServer) -> Type[socketio.Client]:
     class FakedClient(socketio.Client):
         def _make_opener(self) -> Any:
             return server
+
+        def connect(self, *args: Any, **options: Any) -> None:
+            # The default is a second, for which a busy machine may stop a thread.
+            super().connect(*args, **{"wait_timeout": scaled(5), **options})
 
     return FakedClient
 

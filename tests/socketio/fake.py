@@ -33,7 +33,11 @@ from simplepubsub.socketio.seams import (
 from simplepubsub.socketio.settings import Options
 from tests.timing import scaled
 
-__all__ = ["FakeServer", "FakeSession", "Log", "make", "quick"]
+__all__ = ["PATIENCES", "FakeServer", "FakeSession", "Log", "make", "quick"]
+
+#: Limits (seconds, before scaling) to try in turn where one has to run out, but not before something else is done. The
+#: first does on all but a busy machine.
+PATIENCES = (0.1, 1.0, 10.0)
 
 
 class FakeSession(Session):
@@ -47,6 +51,7 @@ class FakeSession(Session):
         self.transport = "websocket"
         self.max_payload: Optional[int] = None
         self.packets: List[Packet] = []  # what the client sent
+        self.handled = 0  # so many of them the server has answered, or left without an answer
         self.groups: List[List[Any]] = []
         self.changed = threading.Condition()
         self.closed_with: Optional[str] = None
@@ -83,8 +88,12 @@ class FakeSession(Session):
                 packet = self._decoder.feed(message)
             assert packet is not None
             self.packets.append(packet)
-            self.changed.notify_all()
-        self.server.handle(self, packet)
+        try:
+            self.server.handle(self, packet)
+        finally:
+            with self.changed:
+                self.handled += 1
+                self.changed.notify_all()
 
     @property
     def writable(self) -> bool:
@@ -173,11 +182,11 @@ class FakeSession(Session):
         self._end(reason, error)
 
     def wait_packets(self, count: int, kind: Optional[PacketType] = None) -> List[Packet]:
-        """Wait until ``count`` packets (of a kind) have come, and return them."""
+        """Wait until ``count`` packets (of a kind) have come and the server has done with them, and return them."""
         deadline = Deadline(scaled(5))
         with self.changed:
             while True:
-                found = [packet for packet in self.packets if kind is None or packet.type == kind]
+                found = [p for p in self.packets[: self.handled] if kind is None or p.type == kind]
                 if len(found) >= count:
                     return found
                 assert not deadline.expired(), "%d of %d packets: %r" % (len(found), count, self.packets)
@@ -248,18 +257,21 @@ class FakeServer:
             return session
 
     def handle(self, session: FakeSession, packet: Packet) -> None:
+        # Each setting is looked at once: the test may change it meanwhile.
         if packet.type == PacketType.CONNECT:
+            on_connect, refused = self.on_connect, dict(self.refused)
             if packet.namespace in self.silent:
                 return
-            if self.on_connect is not None:
-                self.on_connect(session, packet)
-            elif packet.namespace in self.refused:
-                session.refuse(packet.namespace, self.refused[packet.namespace])
+            if on_connect is not None:
+                on_connect(session, packet)
+            elif packet.namespace in refused:
+                session.refuse(packet.namespace, refused[packet.namespace])
             else:
                 session.accept(packet.namespace)
         elif packet.type == PacketType.EVENT:
-            if self.on_event is not None:
-                self.on_event(session, packet)
+            on_event = self.on_event
+            if on_event is not None:
+                on_event(session, packet)
             elif packet.id is not None and packet.data[0] == "echo":
                 session.packet(PacketType.ACK, packet.namespace, packet.data[1:], packet.id)
 

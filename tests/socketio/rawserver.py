@@ -141,7 +141,7 @@ class RawWebSocket:
         self.parser = FrameParser(masked=True)
         self.pending: Deque[Any] = deque()
         self.lock = threading.Lock()
-        self.reading = threading.Event()  # cleared: the server leaves everything to the network's buffers
+        self.reading = threading.Event()  # cleared: what arrives from then on is not read
         self.reading.set()
 
     def send(self, packet: Packet) -> None:
@@ -165,6 +165,7 @@ class RawWebSocket:
                 data = self.sock.recv(65536)
             except OSError:
                 return None
+            self.reading.wait()  # it may have been cleared during recv()
             if not data:
                 return None
             self.pending.extend(self.parser.feed(data))
@@ -460,11 +461,11 @@ class RawServer:
                 session.events.append("ws:%s" % payload if isinstance(payload, str) else "ws:bytes")
             if not session.upgraded:
                 if payload == "2probe":
-                    with self.changed:
-                        session.probing = self.probe_answer == "3probe"
-                        self.changed.notify_all()
                     if self.probe_answer is not None:
                         websocket.send(self.probe_answer)
+                    with self.changed:  # after the answer: whoever waits for this may send on the WebSocket at once
+                        session.probing = self.probe_answer == "3probe"
+                        self.changed.notify_all()
                 elif payload == "5":
                     with self.changed:
                         session.upgraded, session.probing = True, False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import socket
 import traceback
 from typing import Any, List
 
@@ -72,8 +73,12 @@ def test_nobody_listens(leg: str) -> None:
 
 
 @LEGS
-def test_a_name_that_does_not_exist(leg: str) -> None:
-    with pytest.raises(ConnectError, match="cannot be resolved|no connection|failed"):
+def test_a_name_that_does_not_exist(leg: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*args: Any, **options: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)  # a resolver takes any time, and some know every name
+    with pytest.raises(ConnectError, match="cannot be resolved"):
         open_session("http://no-such-host.invalid/", leg)
 
 

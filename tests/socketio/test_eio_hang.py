@@ -13,6 +13,7 @@ import requests
 from simplepubsub.core.deadline import Deadline
 from simplepubsub.exceptions import ConnectError, ConnectTimeout
 from simplepubsub.socketio.engineio import EngineIO
+from simplepubsub.socketio.heartbeat import Heartbeat
 from simplepubsub.socketio.http_options import HttpOptions
 from simplepubsub.socketio.opening import EngineOpener
 from simplepubsub.socketio.seams import Target
@@ -43,8 +44,8 @@ def test_opening_ends_in_time_before_a_silent_peer(leg: str) -> None:
         begin = time.monotonic()
         with pytest.raises(ConnectTimeout):
             opener(peer.url("/", "http"), leg, 0.1, request_timeout=None)[1]()
-        assert time.monotonic() - begin < scaled(1)
-        assert our_threads() == []
+        assert time.monotonic() - begin < scaled(5)
+        wait_until(lambda: our_threads() == [])
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a deaf port is made with Linux' backlog")
@@ -66,8 +67,8 @@ def test_opening_is_aborted_from_another_thread(leg: str, secure: bool) -> None:
             begin = time.monotonic()
             made.abort()
             assert isinstance(running_thread.exception(5), ConnectError)
-            assert time.monotonic() - begin < scaled(1)
-        wait_until(lambda: our_threads() == [], 1)
+            assert time.monotonic() - begin < scaled(5)
+        wait_until(lambda: our_threads() == [])
         made.abort()
         with pytest.raises(ConnectError, match="given up"):
             run()
@@ -83,19 +84,21 @@ def test_opening_is_interrupted(leg: str, monkeypatch: pytest.MonkeyPatch) -> No
     with SilentPeer() as peer:
         with pytest.raises(KeyboardInterrupt):
             opener(peer.url("/", "http"), leg, 60, request_timeout=None)[1]()
-        wait_until(lambda: our_threads() == [], 1)
+        wait_until(lambda: our_threads() == [])
 
     def interrupt_late(condition: Any, timeout: Any) -> None:
+        waiting.set()
         condition.wait_for(lambda: made._result is not None, scaled(5))
         raise KeyboardInterrupt
 
     monkeypatch.setattr("simplepubsub.socketio.opening.wait", interrupt_late)
-    with RawServer() as server:
+    waiting = threading.Event()  # the answer comes when open() waits for it, not before
+    with RawServer(answer=lambda request: None if waiting.wait(scaled(5)) else None) as server:
         made, run = opener(server.url(), leg, 60)
         with pytest.raises(KeyboardInterrupt):
             run()
         assert isinstance(made._result, EngineIO) and made._result.ended
-        wait_until(lambda: our_threads() == [], 1)
+        wait_until(lambda: our_threads() == [])
 
 
 @LEGS
@@ -159,9 +162,9 @@ def test_abort_wakes_everything_at_once(transports: Any, secure: bool, tmp_path:
                     begin = time.monotonic()
                     found.session.abort()
                     assert found.wait_closed() == ("client disconnect", None)
-            assert time.monotonic() - begin < scaled(1)
+            assert time.monotonic() - begin < scaled(5)
             assert sorted(waiting) == [False, True]
-            wait_until(lambda: our_threads() == [], 1)
+            wait_until(lambda: our_threads() == [])
         with server.changed:
             session.hold_posts = False
             server.changed.notify_all()
@@ -178,26 +181,29 @@ def test_close_gives_up_at_its_deadline(transports: Any) -> None:
             found.session.send(["x" * 20000000])
             begin = time.monotonic()
             found.session.close(Deadline(0.2))
-            assert time.monotonic() - begin < scaled(1)
+            assert time.monotonic() - begin < scaled(5)
             assert found.wait_closed()[0] == "client disconnect"
-            wait_until(lambda: our_threads() == [], 1)
+            wait_until(lambda: our_threads() == [])
 
 
 @BOTH
 @pytest.mark.parametrize("busy", [False, True])
 def test_a_link_that_goes_silent(transports: Any, busy: bool) -> None:
     """Case 13, also while a write waits for a peer that does not read."""
-    with RawServer(ping_interval=0.3, ping_timeout=0.2, max_payload=None) as server:
+    with RawServer(max_payload=None) as server:
         with FaultProxy("127.0.0.1", server.port) as proxy, running(proxy.url(server.url()), transports) as found:
             if transports is None:
                 wait_until(lambda: found.session.transport == "websocket")
+            with found.session.changed:  # only now: the upgrade may have taken its time
+                found.session.heartbeat = Heartbeat(0.3, 0.2)
+                found.session.changed.notify_all()
             proxy.stall()
             if busy:
                 found.session.send(["x" * 12000000])
             begin = time.monotonic()
             assert found.wait_closed()[0] == "ping timeout"
-            assert time.monotonic() - begin < scaled(1.5)
-            wait_until(lambda: our_threads() == [], 1)
+            assert time.monotonic() - begin < scaled(5)
+            wait_until(lambda: our_threads() == [])
 
 
 @BOTH
@@ -211,7 +217,7 @@ def test_a_dead_peer(transports: Any) -> None:
             proxy.cut()
             reason, error = found.wait_closed()
             assert reason == "transport error" and error is not None
-            wait_until(lambda: our_threads() == [], 1)
+            wait_until(lambda: our_threads() == [])
 
 
 @pytest.mark.parametrize("cut", [300, 700, 1200, 1500, 2000, 4000, 8000])
@@ -238,7 +244,7 @@ def test_cut_anywhere(transports: Any, cut: int) -> None:
             assert found.wait_closed()[0] in ("transport error", "transport close", "client disconnect")
             sent = server.sessions[-1].messages
             assert sent == ["2[%d]" % index for index in range(len(sent))]
-        wait_until(lambda: our_threads() == [], 2)
+        wait_until(lambda: our_threads() == [])
 
 
 @BOTH
@@ -262,7 +268,7 @@ def test_abort_during_the_probe_and_the_switch() -> None:
                 threading.Event().wait(delay * 0.003)
                 found.session.abort()
                 assert found.wait_closed() == ("client disconnect", None)
-            wait_until(lambda: our_threads() == [], 1)
+            wait_until(lambda: our_threads() == [])
 
 
 def flood(found: Collector, stop: threading.Event) -> None:
@@ -287,4 +293,4 @@ def test_abort_and_send_from_many_threads(transports: Any, switch_interval: Any)
                 stop.set()
                 for thread in threads:
                     thread.join(scaled(5))
-        wait_until(lambda: our_threads() == [], 1)
+        wait_until(lambda: our_threads() == [])

@@ -26,8 +26,10 @@ IMPORTS = {
 }
 
 HEAD = """
-import sys, threading
+import functools, sys, threading
 %s
+for client in (socketio.Client, socketio.SimpleClient):  # a busy machine needs more than a second now and then
+    client.connect = functools.partialmethod(client.connect, wait_timeout=20)
 URL = sys.argv[1]
 steps = threading.Semaphore(0)
 
@@ -259,11 +261,11 @@ sio.disconnect()
 """,
     "namespaces": """
 sio = socketio.Client()
-heard = threading.Event()
+heard, heard_text = threading.Event(), []
 
 @sio.event(namespace="/chat")
 def said(text):
-    print("chat:", text)
+    heard_text.append(text)
     heard.set()
 
 @sio.on("connect", namespace="/chat")
@@ -274,6 +276,7 @@ def on_connect():
 sio.connect(URL)
 print(sorted(sio.namespaces), sio.get_sid("/chat") is not None, sio.get_sid())
 heard.wait(10)
+print("chat:", heard_text)
 sio.disconnect()
 print(sio.namespaces)
 """,
@@ -329,6 +332,7 @@ except ValueError:
 sio = socketio.Client()
 
 def task(argument, times=1):
+    step()
     for n in range(times):
         sio.sleep(0.01)
         print(argument, sio.call("echo", n, timeout=10))
@@ -336,6 +340,7 @@ def task(argument, times=1):
 sio.connect(URL)
 thread = sio.start_background_task(task, "task", times=3)
 print(thread.daemon)
+steps.release()
 thread.join()
 waiting = threading.Thread(target=sio.wait)
 waiting.start()

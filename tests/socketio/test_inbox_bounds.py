@@ -108,8 +108,12 @@ def test_the_reader_rests_and_an_end_wakes_it(peer: FakeServer, monkeypatch: pyt
     monkeypatch.setattr(link_module, "REST_STEP", 60.0)
     with simple_on(peer, max_inbox=5) as sio:
         sio.connect(URL)
+        link = sio.client._manager._run.traffic.link  # type: ignore[union-attr]
+        resting, wait = threading.Event(), link._over.wait  # type: ignore[union-attr]
+        monkeypatch.setattr(link._over, "wait", lambda limit: resting.set() or wait(limit))  # type: ignore[union-attr]
         for number in range(8):
             peer.session(0).emit("n", number)
+        assert resting.wait(scaled(5))
         got: List[Any] = [sio.receive(scaled(5)) for _ in range(5)]
         assert [event[1] for event in got] == list(range(5))
         with pytest.raises(TimeoutError):

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import time
-from typing import Any, Callable, Dict, Tuple
+from typing import Any, Callable, Dict, Set, Tuple
 
 import pytest
 
@@ -17,9 +17,9 @@ from simplepubsub.socketio import exceptions
 from simplepubsub.socketio.manager import Manager, State
 from simplepubsub.socketio.packet import PacketType
 from simplepubsub.socketio.seams import Connected
-from tests.helpers import MS, run_thread, scaled, subprocess_python, wait_until
+from tests.helpers import run_thread, scaled, subprocess_python, wait_until
 
-from .fake import FakeServer, Log, make
+from .fake import PATIENCES, FakeServer, Log, make
 
 WAIT = scaled(5)
 LIMIT = 0.05  # what each call is given (seconds, before scaling)
@@ -158,12 +158,17 @@ def test_p1_connect(absence: Callable[[FakeServer], None]) -> None:
 def test_p1_a_handler_that_hangs_holds_up_connect_and_disconnect_for_no_longer_than_they_may() -> None:
     server, log, manager = make()
     gate = threading.Event()
-    log.handlers[Connected] = lambda record: gate.wait(WAIT)
-    begun = time.monotonic()
-    manager.connect("http://server", wait_timeout=scaled(LIMIT))
+    log.handlers[Connected] = lambda record: gate.wait(WAIT * 10)
+    for patience in PATIENCES:
+        begun = time.monotonic()
+        try:
+            manager.connect("http://server", wait_timeout=scaled(patience))
+            break
+        except exceptions.ConnectionError:  # the limit is that of the server's answer, too
+            assert patience != PATIENCES[-1]
     assert manager.connected
     manager.disconnect(scaled(LIMIT))
-    assert time.monotonic() - begun < scaled(2 * LIMIT + SLACK)
+    assert time.monotonic() - begun < scaled(patience + LIMIT + SLACK)
     gate.set()
     assert manager.wait(WAIT)
 
@@ -254,7 +259,8 @@ def test_p4_connect_and_disconnect_from_many_threads(switch_interval: Any) -> No
     for thread in threads:
         thread.join()
     manager.disconnect()
-    assert manager.state is State.CLOSED and all(session.over for session in server.sessions)
+    assert manager.state is State.CLOSED
+    wait_until(lambda: all(session.over for session in server.sessions))  # one may come of an attempt that was given up
     assert manager.wait(WAIT)
 
 
@@ -279,6 +285,24 @@ def test_p4_join_and_leave_from_many_threads(switch_interval: Any) -> None:
 
 # --- P5 and P7 --------------------------------------------------------------------------------------------------------
 
+#: For a child process: print "waiting" when the main thread stands in a wait of the package after `begun` is set.
+ANNOUNCE = """
+import sys, threading
+from tests.helpers import wait_until
+
+def stands():
+    frame = sys._current_frames()[threading.main_thread().ident]
+    return any(f.f_code.co_filename.endswith("deadline.py") for f in (frame, frame.f_back) if f is not None)
+
+def announce():
+    begun.wait()
+    wait_until(stands, 15)
+    print("waiting", flush=True)
+
+begun = threading.Event()
+threading.Thread(target=announce, daemon=True).start()
+"""
+
 
 @pytest.mark.parametrize(
     "call", ["manager.call('/', 'silent', timeout=None)", "manager.wait()", "manager.join('/more', timeout=None)",
@@ -292,8 +316,9 @@ server.silent.append("/more")
 manager.connect("http://server", wait_timeout=10)
 if "disconnect" in %r:
     server.closing.clear()
+""" + ANNOUNCE + """
 try:
-    print("waiting", flush=True)
+    begun.set()
     %s
 except KeyboardInterrupt:
     server.closing.set()
@@ -303,7 +328,8 @@ except KeyboardInterrupt:
     manager.connect("http://server", wait_timeout=10)
     manager.disconnect()
     print("fine", flush=True)
-""" % (call, call, call)
+"""
+    code %= (call, call, call)
     with subprocess_python(code) as child:
         child.wait_line("waiting")
         child.interrupt()
@@ -313,19 +339,19 @@ except KeyboardInterrupt:
 
 def test_p5_ctrl_c_during_connect_leaves_nothing() -> None:
     code = """
-import threading
 from tests.socketio.fake import make
 server, log, manager = make(open_timeout=60.0)
 server.hang = True
+""" + ANNOUNCE + """
 try:
-    print("waiting", flush=True)
+    begun.set()
     manager.connect("http://server", retry=True)
 except KeyboardInterrupt:
     assert not manager.active
     server.hang = False
     manager.connect("http://server", wait_timeout=10)
     manager.disconnect()
-    assert threading.active_count() == 1, threading.enumerate()
+    wait_until(lambda: threading.active_count() == 1)
     print("fine", flush=True)
 """
     with subprocess_python(code) as child:
@@ -357,12 +383,16 @@ def test_p3_threads_are_few_and_end(switch_interval: Any) -> None:
     """Case 56; the fixture for leaks looks at the end."""
     server, log, manager = make()
     before = set(threading.enumerate())
+
+    def ours() -> Set[threading.Thread]:  # others belong to the shared server of the run
+        return {t for t in set(threading.enumerate()) - before if t.name.startswith(("simplepubsub-socketio", "fake-"))}
+
     manager.connect("http://server", namespaces=["/", "/a", "/b"], wait_timeout=WAIT)
     for round in range(5):
         server.session(round).drop()
         log.wait_for(3 * (round + 2), Connected)
         wait_until(lambda: manager.state is State.CONNECTED)
-    wait_until(lambda: len(set(threading.enumerate()) - before) == 3)  # supervisor, reader, dispatcher
+    wait_until(lambda: len(ours()) == 3)  # supervisor, reader, dispatcher
     manager.disconnect()
-    assert set(threading.enumerate()) == before
-    assert manager.wait(100 * MS)
+    wait_until(lambda: not ours())
+    assert manager.wait(WAIT)

@@ -16,7 +16,7 @@ from simplepubsub.socketio.seams import Connected, Disconnected, Event, Finished
 from simplepubsub.socketio.settings import Options, backoff
 from tests.helpers import MS, run_thread, scaled, wait_until
 
-from .fake import FakeServer, Log, make, quick
+from .fake import PATIENCES, FakeServer, Log, make, quick
 
 WAIT = scaled(5)
 
@@ -156,9 +156,14 @@ def test_case_57_with_retry_it_goes_on_until_it_works() -> None:
 def test_case_57_with_retry_it_goes_on_until_the_deadline() -> None:
     server, log, manager = make()
     server.down = lambda: ConnectError("no")
-    with pytest.raises(exceptions.ConnectionError, match="in time"):
-        connect(manager, retry=True, timeout=100 * MS)
-    assert len(server.targets) > 1 and not manager.active
+    for patience in PATIENCES:
+        del server.targets[:]
+        with pytest.raises(exceptions.ConnectionError, match="in time"):
+            connect(manager, retry=True, timeout=scaled(patience))
+        assert not manager.active
+        if len(server.targets) > 1:
+            break
+    assert len(server.targets) > 1
 
 
 def test_with_retry_the_attempts_are_limited_too() -> None:
@@ -206,10 +211,14 @@ def test_case_30_one_refusal_may_leave_the_others_usable() -> None:
 def test_a_namespace_without_an_answer_is_refused_at_the_deadline() -> None:
     server, log, manager = make()
     server.silent.append("/b")
-    with pytest.raises(exceptions.ConnectionError, match="/b .no answer") as caught:
-        connect(manager, ["/", "/b"], wait_timeout=100 * MS)
+    for patience in PATIENCES:  # the answer for the other one may take its time
+        before = len(log.of(Refused))
+        with pytest.raises(exceptions.ConnectionError, match="/b .no answer") as caught:
+            connect(manager, ["/", "/b"], wait_timeout=scaled(patience))
+        if "/" not in caught.value.refused:
+            break
     assert list(caught.value.refused) == ["/b"]
-    assert [record.namespace for record in log.of(Refused)] == ["/b"]
+    assert [record.namespace for record in log.of(Refused)[before:]] == ["/b"]
 
 
 def test_an_old_server_is_a_clear_refusal() -> None:
@@ -269,15 +278,22 @@ def test_an_attempt_that_hangs_is_given_up_in_time() -> None:
 
 
 def test_a_callable_that_hangs_is_given_up_in_time_and_does_no_harm_later() -> None:
-    server, log, manager = make(open_timeout=20 * MS)
+    server, log, manager = make()
+    options = manager.options
     gate = threading.Event()
 
     def url() -> str:
-        gate.wait(WAIT)
+        gate.wait(WAIT * 10)
         return "http://server"
 
-    with pytest.raises(exceptions.ConnectionError, match="the callable for the url took too long"):
-        manager.connect(url)
+    for patience in PATIENCES:
+        manager.options = options._replace(open_timeout=scaled(patience))
+        with pytest.raises(exceptions.ConnectionError, match="took too long") as caught:
+            manager.connect(url)
+        if "callable" in str(caught.value):  # else the thread that calls it was late itself
+            break
+    assert "the callable for the url took too long" in str(caught.value)
+    manager.options = options
     connect(manager)
     gate.set()
     assert len(server.sessions) == 1  # what comes late opens nothing
@@ -592,7 +608,7 @@ def test_disconnect_has_a_limit_when_the_peer_does_not_answer() -> None:
     connect(manager)
     server.closing.clear()
     manager.disconnect(timeout=20 * MS)
-    assert server.session(0).aborts
+    wait_until(lambda: server.session(0).aborts)
     connect(manager)
     server.closing.set()
     manager.disconnect()
@@ -608,6 +624,26 @@ def test_case_55_wait_returns_after_the_end_and_not_before() -> None:
         assert waiting.running
         manager.disconnect()
         assert waiting.result(WAIT)
+
+
+def test_case_55_an_attempt_that_hangs_in_a_callable_holds_up_wait_for_a_moment_only(monkeypatch: Any) -> None:
+    monkeypatch.setattr("simplepubsub.socketio.life.CLEANUP", 0.01)
+    server, log, manager = make()
+    gate, called = threading.Event(), threading.Event()
+
+    def url() -> str:
+        called.set()
+        gate.wait(WAIT * 10)
+        return "http://server"
+
+    with run_thread(manager.connect, url) as connecting:
+        assert called.wait(WAIT)
+        manager.disconnect()
+        with pytest.raises(exceptions.ConnectionError, match="was disconnected"):
+            connecting.result(WAIT)
+    assert manager.wait(WAIT)
+    assert manager.wait()
+    gate.set()
 
 
 def test_an_old_session_touches_nothing_of_the_new_one() -> None:

@@ -11,7 +11,7 @@ from simplepubsub.socketio import exceptions
 from simplepubsub.socketio.manager import State
 from simplepubsub.socketio.packet import Packet, PacketType
 from simplepubsub.socketio.seams import Connected, Disconnected, Event, Finished
-from tests.helpers import MS, run_thread, scaled
+from tests.helpers import MS, run_thread, scaled, wait_until
 
 from .fake import FakeServer, FakeSession, make
 
@@ -134,7 +134,7 @@ def test_p2_p4_anything_at_any_time(seed: int, switch_interval: Any) -> None:
     assert manager.wait(WAIT) and manager.state is State.CLOSED
     assert server.faults == []
     assert answered[0] == asked[0]
-    assert all(session.over for session in server.sessions)
+    wait_until(lambda: all(session.over for session in server.sessions))  # one may come of an attempt that was given up
     assert len(log.of(Finished)) == log.runs
     connected: Dict[str, bool] = {}
     for record in log.records:
