@@ -13,18 +13,43 @@ from tests.socketio.pyserver import make_peer, serve
 
 EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
 
-#: What each prints, as a regular expression.
+#: What each prints, as a regular expression, and how many lines of that are events that it waits for.
 OUTPUT = {
     "socketio_simple.py":
-        r"connected over polling\nthe server answers hello\n(received n \[\d\]\n){3}nothing more\n",
+        (r"connected over polling\nthe server answers hello\n(received n \[\d\]\n){3}nothing more\n", 5),
     "socketio_handlers.py":
-        r"connected, recovered: False\n(received n \(\d,\)\n|it heard IS ANYBODY THERE\?\n){3}"
-        r"disconnected: client disconnect\n",
+        (r"connected, recovered: False\n(received n \(\d,\)\n|it heard IS ANYBODY THERE\?\n){3}"
+         r"disconnected: client disconnect\n", 4),
     "socketio_namespace.py":
-        r"in the chat\nsomebody said hello\nleft the chat: client disconnect\nstill connected: True\n",
+        (r"in the chat\nsomebody said hello\nleft the chat: client disconnect\nstill connected: True\n", 3),
 }
 
-RUN = "import runpy, sys\npath = sys.argv.pop(1)\nsys.argv[0] = path\nrunpy.run_path(path, run_name='__main__')"
+# The example as it stands, but what it gives the server a second for may take longer on a busy machine.
+RUN = """
+import functools, runpy, sys
+from simplepubsub import socketio
+from tests.helpers import wait_until
+
+class Counted:
+    lines = 0
+    write_through = sys.stdout.write
+
+    def write(self, text):
+        self.write_through(text)
+        self.lines += text.count("\\n")
+
+    flush = sys.stdout.flush
+
+path, lines = sys.argv.pop(1), int(sys.argv.pop(1))
+sys.argv[0] = path
+sys.stdout = Counted()
+receive = socketio.SimpleClient.receive
+for client in (socketio.Client, socketio.SimpleClient):
+    client.connect = functools.partialmethod(client.connect, wait_timeout=20)
+socketio.Client.sleep = lambda self, seconds=0: wait_until(lambda: sys.stdout.lines >= lines, 20)
+socketio.SimpleClient.receive = lambda self, timeout=None: receive(self, timeout if sys.stdout.lines >= lines else 20)
+runpy.run_path(path, run_name="__main__")
+"""
 
 
 def application() -> Any:
@@ -71,6 +96,7 @@ def test_every_example_is_known_and_short() -> None:
 @pytest.mark.allows_leaks("threads of python-socketio's server end with their requests")
 @pytest.mark.parametrize("name", sorted(OUTPUT))
 def test_example_runs(name: str, url: str) -> None:
-    result = run_python(RUN, str(EXAMPLES / name), url, timeout=60)
-    assert re.fullmatch(OUTPUT[name], result.stdout), result.stdout + result.stderr
+    pattern, lines = OUTPUT[name]
+    result = run_python(RUN, str(EXAMPLES / name), str(lines), url, timeout=60)
+    assert re.fullmatch(pattern, result.stdout), result.stdout + result.stderr
     assert "Traceback" not in result.stderr
