@@ -38,6 +38,10 @@ FLAGS = (
     "--no-default-browser-check",
     "--no-proxy-server",
     "--metrics-recording-only",
+    # Windows lie on top of each other here: none of them is to be slower for that.
+    "--disable-background-timer-throttling",
+    "--disable-backgrounding-occluded-windows",
+    "--disable-renderer-backgrounding",
     "--password-store=basic",
     # Whatever a page asks for, only this machine answers.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
@@ -70,7 +74,8 @@ class Chromium:
         self._events: List[Dict[str, Any]] = []
         self._socket: Optional[Any] = None
         try:
-            self._socket = websockets.connect(self._address(), proxy=None, max_size=2**24, ping_interval=None)
+            self._socket = websockets.connect(
+                self._address(), proxy=None, open_timeout=scaled(30), max_size=2**24, ping_interval=None)
         except BaseException:
             self.close()
             raise
@@ -102,7 +107,7 @@ class Chromium:
         if session is not None:
             message["sessionId"] = session
         self._socket.send(json.dumps(message))
-        end = time.monotonic() + scaled(20)
+        end = time.monotonic() + scaled(30)
         while True:
             answer = json.loads(self._socket.recv(timeout=max(0.0, end - time.monotonic())))
             if answer.get("id") == message["id"]:

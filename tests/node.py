@@ -74,7 +74,7 @@ class Node(Child):
         self.send_line(json.dumps({"id": number, "op": op, **fields}, default=_encode))
         return Pending(self, number)
 
-    def do(self, op: str, timeout: float = 15.0, **fields: Any) -> Any:
+    def do(self, op: str, timeout: float = 30.0, **fields: Any) -> Any:
         """Send a command and return its result; NodeError when it threw."""
         return self.begin(op, **fields).result(timeout)
 
@@ -101,7 +101,7 @@ class Node(Child):
         client = JsClient(self, name)
         if start:
             client.call("start")
-            client.recorder.wait_event("connected", timeout=10)
+            client.recorder.wait_event("connected", timeout=20)
         return client
 
     def socket(self, url: str, name: str = "socket", protocols: Sequence[str] = ()) -> JsObject:
@@ -127,7 +127,7 @@ class Pending:
         self._node = node
         self._number = number
 
-    def result(self, timeout: float = 15.0) -> Any:
+    def result(self, timeout: float = 30.0) -> Any:
         """Wait for its result; NodeError when it threw."""
         answer = self._node.wait_answer(self._number, timeout)
         if "error" in answer:

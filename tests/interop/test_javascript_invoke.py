@@ -28,7 +28,7 @@ def held(server):
     @server.on("held")
     def hold(event):
         calls.append(event.data)
-        gate.wait(scaled(20))
+        gate.wait(scaled(40))
         return "late"
 
     hold.gate, hold.calls = gate, calls
@@ -89,7 +89,7 @@ def test_failures_carry_a_name_and_a_message(server, client):
 def test_an_abort_cancels_and_the_late_answer_is_no_harm(server, client, held):
     server.on("echo", handler=lambda event: event.data)
     pending = client.begin("invokeEvent", "held", 1, "json", {"abortSignal": signal("stop")})
-    wait_until(lambda: held.calls)
+    wait_until(lambda: held.calls, 10)
     client.node.abort("stop")
     with pytest.raises(NodeError, match="cancelled by abortSignal"):
         pending.result()
@@ -110,12 +110,14 @@ def test_an_abort_before_the_start_still_cancels(server, client):
 def test_a_lost_connection_fails_what_is_pending_and_later_ones_work(server, client, held):
     server.on("echo", handler=lambda event: event.data)
     pending = client.begin("invokeEvent", "held", 1, "json")
-    wait_until(lambda: held.calls)
+    wait_until(lambda: held.calls, 10)
     server.faults.drop_connections()
     with pytest.raises(NodeError, match="disconnected before"):
         pending.result()
     held.gate.set()
-    wait_until(lambda: server.stats()["recovered"] == 1)
+    wait_until(lambda: server.stats()["recovered"] == 1, 10)
+    server.hub("plaza").send_to_connection(client.connection_id, "welcome back")
+    assert client.values(1, "server-message") == ["welcome back"]  # it knows now that it is connected again
     assert client.call("invokeEvent", "echo", 2, "json")["data"] == 2
     assert len(client.recorder.payloads("connected")) == 1
 

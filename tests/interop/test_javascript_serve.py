@@ -13,14 +13,14 @@ pytestmark = pytest.mark.interop
 
 def printed(child, label):
     """What the command prints after `label`."""
-    return re.sub(r"^%s:\s*" % label, "", child.wait_line(label + ":"))
+    return re.sub(r"^%s:\s*" % label, "", child.wait_line(label + ":", 30))
 
 
 def test_service_client_and_event_handler_around_the_command(node):
     upstream = node.upstream("plaza", connect={"default": {"set": {"n": 1}}}, events={"default": {"echo": True}})
     handler = "hub=plaza,url=%s,events=*,system=connect+connected+disconnected" % upstream.url
     arguments = ["--port", "0", "--hub", "plaza", "--event-handler", handler]
-    with subprocess_module("simplepubsub", "serve", *arguments) as command:
+    with subprocess_module("simplepubsub", "serve", *arguments, timeout=60) as command:
         service = node.service("plaza", connectionString=printed(command, "connection string"))
         printed_url = node.client(printed(command, "client URL"), "printed")
         token = service.call("getClientAccessToken", {"userId": "mina", "roles": ["webpubsub.joinLeaveGroup"]})

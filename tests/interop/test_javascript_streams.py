@@ -6,7 +6,7 @@ import pytest
 
 from simplepubsub import WebPubSubClient
 from simplepubsub.exceptions import StreamFailed, StreamRefused
-from tests.helpers import wait_until
+from tests.helpers import scaled, wait_until
 from tests.node import NodeError
 
 pytestmark = pytest.mark.interop
@@ -128,7 +128,8 @@ def test_a_forbidden_group_refuses_the_stream(server, node):
 
 
 def test_an_idle_stream_is_ended_for_both_sides(reader, writer):
-    stream = writer.keep("stream", "openGroupStream", "lobby", {"idleTimeoutInMs": 100})
+    # Long enough for the fragment to come before the end, even where the machine stands still for a second.
+    stream = writer.keep("stream", "openGroupStream", "lobby", {"idleTimeoutInMs": int(scaled(700))})
     stream.call("write", "x", "text")
     assert stream.recorder.wait_event("error", timeout=10)["name"] == "IdleTimeout"
     assert reader.recorder.wait_event("stream-failed", timeout=10)["error"]["name"] == "IdleTimeout"
@@ -199,11 +200,12 @@ def test_a_new_connection_fails_the_streams_of_the_old_one(server, writer, ours)
     assert (message.data, message.stream.sequence_id) == (3, 1)
 
 
-def test_who_joins_late_may_ask_for_whole_streams_only(server, node, writer):
+def test_who_joins_late_may_ask_for_whole_streams_only(server, node, writer, ours):
     patient = node.client(server.client_access_url("plaza"), "patient", streams={"handleFromStart": True})
     anything = node.client(server.client_access_url("plaza"), "anything", streams={})
     stream = writer.keep("stream", "openGroupStream", "lobby")
     stream.call("write", 1, "json")
+    assert ours.receive(timeout=20).data == 1  # a write is done when it is sent: now the server has it
     for client in (patient, anything):
         client.call("joinGroup", "lobby")
     stream.call("write", 2, "json")

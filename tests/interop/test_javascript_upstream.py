@@ -200,7 +200,7 @@ def test_connected_and_disconnected_come_once_whatever_happens_between(upstream,
     first = connected.connection_id
     for cuts in (1, 2):
         server.faults.drop_connections()
-        wait_until(lambda cuts=cuts: server.stats()["recovered"] == cuts)
+        wait_until(lambda cuts=cuts: server.stats()["recovered"] == cuts, 10)
     server.hub("plaza").close_connection(first, "enough")
     connected.recorder.wait_event("connected", timeout=10, count=2)
     second = connected.connection_id

@@ -16,14 +16,20 @@ pytestmark = pytest.mark.interop
 
 #: In a process of its own: the kernel's client has threads and an event loop that are not ours to judge.
 EXECUTE = """
-import asyncio, json, sys
+import asyncio, json, os, sys, tempfile
 if sys.platform == "win32":
     asyncio.set_event_loop_policy(asyncio.WindowsSelectorEventLoopPolicy())
-import nbclient, nbformat
+import nbclient, nbformat, zmq
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 
 class Manager(AsyncKernelManager):
+    # Ports are chosen here and bound by the kernel a second later: somebody else may have them by then. Files are ours.
+    def __init__(self, **options):
+        super().__init__(**options)
+        if zmq.has("ipc"):
+            self.transport, self.ip = "ipc", os.path.join(directory, "kernel")
+
     # This interpreter's kernel, whatever is or is not registered on the machine.
     @property
     def kernel_spec(self):
@@ -32,7 +38,8 @@ class Manager(AsyncKernelManager):
 
 document = nbformat.read(sys.argv[1], as_version=4)
 nbformat.validate(document)
-nbclient.NotebookClient(document, timeout=30, kernel_manager_class=Manager).execute()
+with tempfile.TemporaryDirectory() as directory:  # the path of a socket must be short
+    nbclient.NotebookClient(document, timeout=90, startup_timeout=90, kernel_manager_class=Manager).execute()
 print(json.dumps([cell.outputs for cell in document.cells if cell.cell_type == "code"]))
 """
 
