@@ -92,7 +92,7 @@ class Poller:
                     self._woken = True
                 self._calls.append(function)
 
-    def _start_locked(self, function: Callable[[], None]) -> None:
+    def _start_locked(self, *functions: Callable[[], None]) -> None:
         readiness = new_readiness()
         try:
             alarm, ear = socket.socketpair()
@@ -103,7 +103,7 @@ class Poller:
         ear.setblocking(False)
         readiness.register(ear.fileno(), READ)
         thread = threading.Thread(target=self._run, args=(readiness, alarm, ear), name=self._name, daemon=True)
-        self._calls, self._woken = [function], False
+        self._calls, self._woken = list(functions), False
         self._thread, self._alarm, self._readiness = thread, alarm, readiness
         try:
             thread.start()
@@ -157,7 +157,10 @@ class Poller:
             for member in list(self._members):
                 self._guard(member.fail, error)
             with self._lock:
+                calls = self._calls
                 self._clear_locked()
+                if calls:  # of a connection that was made meanwhile, by somebody who has been told
+                    self._start_locked(*calls)
         finally:
             # Nothing of this object from here on: it may have a new thread already.
             readiness.close()
