@@ -13,6 +13,7 @@ import asyncio
 import functools
 import os
 import random
+import select
 import selectors
 import socket
 import sys
@@ -56,6 +57,15 @@ def _patch(owner: Any, name: str, before: bool = False, after: bool = False) -> 
         setattr(owner, name, _shaken(getattr(owner, name), before, after))
 
 
+class _ShakenEpoll:
+    def __init__(self, real: Any) -> None:
+        self._real = real
+        self.poll = _shaken(real.poll, False, True)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
 def shake(setting: str) -> None:
     """Shake this process until its end; ``setting`` is ``SEED`` or ``SEED:CHANCE``."""
     global _chance
@@ -73,4 +83,7 @@ def shake(setting: str) -> None:
     _patch(threading.Condition, "notify", after=True)
     _patch(threading.Event, "set", before=True, after=True)
     _patch(selectors.DefaultSelector, "select", after=True)
+    if hasattr(select, "epoll"):
+        epoll = select.epoll
+        select.epoll = lambda *args: _ShakenEpoll(epoll(*args))  # type: ignore[misc,assignment]
     _patch(asyncio.BaseEventLoop, "_run_once", before=True)

@@ -75,7 +75,7 @@ def serving(name: str, *arguments: str) -> Iterator[Running]:
         running = Running(child)
         yield running
         running.interrupt()
-        result = child.wait(8)
+        result = child.wait(20)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
 
@@ -83,8 +83,10 @@ def serving(name: str, *arguments: str) -> Iterator[Running]:
 def talk(name: str, uri: str, *arguments: str, say: str = "") -> str:
     """Run a client with one line of input and return what it prints."""
     with start(name, uri, *arguments) as child:
-        child.send_line(say)
-        child.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # one that asks for nothing may be through already
+            child.send_line(say)
+        with contextlib.suppress(BrokenPipeError):
+            child.process.stdin.close()
         result = child.wait()
     assert (result.returncode, result.stderr) == (0, "")
     return result.stdout
@@ -116,7 +118,7 @@ def test_a_server_without_clients_and_with_one_stops_at_ctrl_c(name: str, tmp_pa
         running.interrupt()
         with pytest.raises(websockets.ConnectionClosedOK) as caught:
             while True:
-                client.recv(timeout=10)
+                client.recv(timeout=30)
         assert caught.value.code == 1001
 
 
@@ -239,7 +241,7 @@ def test_terminal_shows_what_arrives_and_how_it_ends() -> None:
         child.wait_line("< hello", 20)
         child.wait_line("closed with 4000 enough", 20)
         child.interrupt()
-        assert child.wait(8).returncode == 0
+        assert child.wait(20).returncode == 0
 
 
 def test_pubsub() -> None:
@@ -266,7 +268,7 @@ def test_a_client_can_be_interrupted_while_it_waits() -> None:
             with start(name, "ws://localhost:%d" % server.port) as child:
                 wait_until(lambda: server.connections, 20)
                 child.interrupt()
-                result = child.wait(8)
+                result = child.wait(20)
             assert (result.returncode, result.stderr) == (0, ""), name
             wait_until(lambda: not server.connections, 20)
 

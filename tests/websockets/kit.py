@@ -21,14 +21,14 @@ MASK = b"\1\2\3\4"
 def connect(url: str, **options: Any) -> websockets.ClientConnection:
     """Connect without a look at the proxies of this machine."""
     options.setdefault("proxy", None)
-    options.setdefault("close_timeout", scaled(2))
+    options.setdefault("close_timeout", scaled(10))
     return websockets.connect(url, **options)
 
 
 @contextlib.contextmanager
 def serving(handler: Callable[..., Any], **options: Any) -> Iterator[Any]:
-    """A server with a short temper; `server.url(path)` leads to it."""
-    options.setdefault("close_timeout", scaled(2))
+    """A server; `server.url(path)` leads to it."""
+    options.setdefault("close_timeout", scaled(10))
     server: Any = websockets.serve(handler, **options)
     scheme = "wss" if options.get("ssl") else "ws"
     server.url = lambda path="/": "%s://%s:%d%s" % (scheme, LOOPBACK, server.port, path)
@@ -36,6 +36,18 @@ def serving(handler: Callable[..., Any], **options: Any) -> Iterator[Any]:
         yield server
     finally:
         server.shutdown()
+
+
+@contextlib.contextmanager
+def socket_with_kept_port() -> Iterator[socket.socket]:
+    """Yield a socket to listen on. Once that is closed connecting is refused: nobody else gets its port meanwhile."""
+    with socket.socket() as keeper:
+        bound = socket.socket()
+        for sock in (keeper, bound):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.bind((LOOPBACK, 0) if sock is keeper else keeper.getsockname())
+        with bound:
+            yield bound
 
 
 def echo(connection: Any) -> None:
@@ -78,7 +90,7 @@ class RawClient:
         self.sock: socket.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         if receive_buffer:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.sock.settimeout(scaled(5))
+        self.sock.settimeout(scaled(10))
         self.sock.connect((LOOPBACK, server.port))
         if context is not None:
             self.sock = context.wrap_socket(self.sock, server_hostname="localhost")

@@ -101,6 +101,7 @@ def test_with_closes_1000_or_1011():
     with serving(lambda connection: codes.append(outcome(connection)[1].code)) as server:
         with connect(server.url()):
             pass
+        wait_until(lambda: codes)  # the handlers run in threads of their own: one after the other
         with pytest.raises(KeyError):
             with connect(server.url()):
                 raise KeyError
@@ -173,8 +174,9 @@ def test_close_is_bounded(script, limit):
         client = connect(peer.url(), close_timeout=scaled(0.3))
         began = time.monotonic()
         client.close()
-        assert time.monotonic() - began < scaled(limit) + scaled(1)
-        assert client.state is State.CLOSED and client.close_code == 1006 and client.close_reason == ""
+        assert time.monotonic() - began < scaled(limit + 5)
+        wait_until(lambda: client.state is State.CLOSED)  # a bounded close() does not wait for a poller that is stalled
+        assert client.close_code == 1006 and client.close_reason == ""
         error = outcome(client)[1]
         assert type(error) is ERROR and error.rcvd is None and error.sent == (1000, "")
         peer.close(check=False)
@@ -186,8 +188,8 @@ def test_close_takes_a_timeout_of_its_own():
             client = connect(peer.url(), close_timeout=60)
             began = time.monotonic()
             client.close(timeout=timeout)
-            assert time.monotonic() - began < scaled(1)
-            assert client.state is State.CLOSED
+            assert time.monotonic() - began < scaled(10)
+            wait_until(lambda client=client: client.state is State.CLOSED)
         peer.close(check=False)
 
 
@@ -340,7 +342,7 @@ def test_what_a_peer_sent_before_it_went_is_received_though_our_write_fails(tmp_
     def script(conn):
         for number in range(10):
             conn.send_text(str(number))
-        paused.wait(scaled(5))
+        paused.wait(scaled(20))
         for number in range(10, 60):  # stays in the system's buffer
             conn.send_text("%d " % number + "x" * 500)
         conn.send_frame(CLOSE, close_payload(1000))
@@ -350,17 +352,17 @@ def test_what_a_peer_sent_before_it_went_is_received_though_our_write_fails(tmp_
 
     with ScriptedPeer(script, subprotocol=None, ssl_context=certificate.server_context if tls else None) as peer:
         options = {"ssl": certificate.client_context} if tls else {}
-        with connect(peer.url(), max_queue=4, close_timeout=scaled(1), ping_interval=None, **options) as client:
+        with connect(peer.url(), max_queue=4, close_timeout=scaled(30), ping_interval=None, **options) as client:
             wait_until(lambda: client._intake.paused)
-            client._poller.settle(scaled(1))
+            client._poller.settle(scaled(5))
             paused.set()
             client.send("x")
             assert gone.wait(scaled(5))
             wait_until(lambda: unread_bytes(client._sock.sock) > 25_000)  # it is here, and a reset does not undo that
             with pytest.raises(ConnectionClosedError, match="broke while writing"):
                 for _ in range(200):
-                    client.send("y" * 1000, timeout=scaled(1))
-                    client._poller.settle(scaled(1))
+                    client.send("y" * 1000, timeout=scaled(5))
+                    client._poller.settle(scaled(5))
             messages, error = outcome(client)
             assert [message.split()[0] for message in messages] == [str(number) for number in range(60)]
             assert type(error) is OK and error.rcvd == (1000, "")
@@ -380,7 +382,7 @@ def test_a_dead_connection_that_nobody_reads_is_closed_at_once():
         with pytest.raises(ConnectionClosedError):
             while True:
                 client.send("y" * 1000)
-                client._poller.settle(scaled(1))
+                client._poller.settle(scaled(5))
         began = time.monotonic()
         client.close()
         assert time.monotonic() - began < scaled(5)
@@ -415,18 +417,24 @@ def test_an_open_connection_that_is_forgotten_makes_no_noise():
 
 
 def test_a_peer_without_tcp_end_does_not_hold_the_application():
-    """The close handshake is complete, and the server keeps TCP open: everybody is told at once."""
+    """The close handshake is complete, and the server keeps TCP open: everybody is told at once, and TCP cut off."""
     def script(conn):
         conn.recv_frame()
         conn.send_frame(CLOSE, close_payload(1000))
         conn.hang()
 
     with ScriptedPeer(script, subprotocol=None) as peer:
-        client = connect(peer.url(), close_timeout=scaled(0.5))
-        with run_thread(client.close):
-            began = time.monotonic()
+        client = connect(peer.url(), close_timeout=60)
+        with run_thread(client.close) as closing:
             with pytest.raises(ConnectionClosedOK):
-                client.recv(scaled(5))
-            assert time.monotonic() - began < scaled(5)
+                client.recv(scaled(10))
+            assert client.close_code == 1000
+            assert closing.running
+            client.close(timeout=0.1)
+            closing.result(scaled(10))
+        wait_until(lambda: client._gone)
         assert client.close_code == 1000
+        another = connect(peer.url(), close_timeout=0.2)
+        another.close()
+        wait_until(lambda: another._gone)
         peer.close(check=False)

@@ -17,7 +17,7 @@ from tests.websockets.kit import RawClient, connect, pair, serving
 from tests.wire import PING
 
 LIMIT = 0.1  # seconds that each call is given
-SLACK = 2.0
+SLACK = 5.0
 
 
 def silent(conn):
@@ -112,7 +112,7 @@ def test_the_servers_end(name, call):
             began = time.monotonic()
             server.shutdown()
             assert time.monotonic() - began < scaled(LIMIT + SLACK)
-            assert errors and not server._threads
+            wait_until(lambda: errors and not server._threads)  # a bounded shutdown does not wait for a stalled thread
 
 
 def test_close_in_many_threads_at_once():
@@ -133,7 +133,8 @@ def test_everything_at_once(switch_interval, seed):
     """P4: sends, receives, pings, broadcasts, fragments, closes from many threads; nothing hangs or breaks a frame."""
     for round_ in range(15):
         rng = random.Random(seed + round_)
-        with pair({"max_size": None, "max_queue": 100_000}, max_size=None, max_queue=100_000) as (client, server):
+        options = {"max_size": None, "max_queue": 100_000, "close_timeout": scaled(60)}
+        with pair(options, **options) as (client, server):
             ends = (client, server)
 
             def act(seed_, ends=ends):

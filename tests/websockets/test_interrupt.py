@@ -135,8 +135,8 @@ def test_ctrl_c_at_any_line_of_close_and_connect():
             if client is not None:
                 began = time.monotonic()
                 client.close()
-                assert time.monotonic() - began < scaled(4), interrupt.where
-                assert client.state is State.CLOSED, interrupt.where
+                assert time.monotonic() - began < scaled(8), interrupt.where
+                wait_until(lambda client=client: client.state is State.CLOSED, message=interrupt.where)
             if not interrupt.where:
                 break
         assert position > 100
@@ -149,7 +149,7 @@ def test_ctrl_c_at_any_line_of_close_and_connect():
 MAKE = "from simplepubsub import websockets\n"
 CONNECT = "ws = websockets.connect(sys.argv[1], proxy=None, close_timeout=60)"
 USABLE = "ws.send('ok'); assert ws.recv(10) == 'ok'; ws.close(timeout=0.2)"
-GONE = "ws.close(timeout=0.2); assert ws.close_code == 1006"
+GONE = "ws.close(timeout=0.2); wait_until(lambda: ws.close_code == 1006)"
 REAL = [
     ("recv", CONNECT, "ws.recv()", USABLE),
     ("recv with a timeout", CONNECT, "ws.recv(60)", USABLE),
@@ -223,15 +223,16 @@ def test_a_signal_handler_may_shut_a_server_down():
 def test_exit_without_close_is_quick_and_quiet():
     over = threading.Event()
     with ScriptedPeer(lambda conn: over.wait(30), subprotocol=None) as peer:
-        began = time.monotonic()
         result = run_python(
             """
-            import sys
+            import sys, time
             from simplepubsub import websockets
             websockets.serve(print)
             connection = websockets.connect(sys.argv[1], proxy=None)
             connection.send("x")
+            print(time.monotonic())
             """, peer.url())
+        took = time.monotonic() - float(result.stdout)  # without the start: one clock for all processes
         over.set()
-        assert result.stderr == "" and time.monotonic() - began < scaled(8)
+        assert result.stderr == "" and took < scaled(8)
         peer.close(check=False)

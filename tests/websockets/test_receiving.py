@@ -84,7 +84,7 @@ def test_a_slow_reader_slows_the_sender_and_loses_nothing(tmp_path, tls):
         for number in range(count):
             connection.send("%d " % number + "x" * 2000)
 
-    with serving(flood, ssl=certificate.server_context if tls else None) as server:
+    with serving(flood, ssl=certificate.server_context if tls else None, close_timeout=scaled(30)) as server:
         with connect(server.url(), max_queue=16, **({"ssl": certificate.client_context} if tls else {})) as client:
             wait_until(lambda: client._intake.paused)
             assert client.unread <= 16
@@ -117,7 +117,9 @@ def test_both_sides_only_send_and_then_both_read():
 
 def test_a_side_that_never_reads_fails_and_does_not_eat_the_memory(monkeypatch):
     monkeypatch.setattr(module, "HELD_BYTES", 1_000_000)
-    with pair({"max_queue": 4}, max_queue=4) as (client, server):
+    # The other side may have stopped reading before the close frame: then it is cut off after this time.
+    options = {"max_queue": 4, "close_timeout": 0.5}
+    with pair(options, **options) as (client, server):
         def side(connection):
             while True:
                 connection.send(b"x" * 100_000, timeout=scaled(20))
@@ -160,7 +162,7 @@ def test_timeouts_of_recv():
 
 
 def test_many_receivers_share_the_messages(switch_interval):
-    with pair(max_queue=50) as (client, server):
+    with pair({"close_timeout": scaled(30)}, max_queue=50) as (client, server):  # it is all read before the close
         got, lock = [], threading.Lock()
 
         def receive():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
@@ -21,7 +22,19 @@ QUICK = RetryPolicy(total=None, base=0.01, maximum=0.05)
 
 def open_to(server, **options):
     options.setdefault("retry", QUICK)
-    return websockets.reconnect(server.url(), proxy=None, close_timeout=scaled(2), **options)
+    return websockets.reconnect(server.url(), proxy=None, close_timeout=scaled(10), **options)
+
+
+@contextlib.contextmanager
+def open_to_a_server_that_goes(retry=QUICK):
+    """Yield a connection whose server has gone. Nobody else can come to listen where it looks for it."""
+    with serving(echo) as server, ClosedPort() as nobody:
+        addresses = [server.url()]
+        options = {"proxy": None, "close_timeout": scaled(10), "retry": retry}
+        with websockets.reconnect(lambda: addresses[-1], **options) as connection:
+            addresses.append(nobody.url("/"))
+            server.shutdown()
+            yield connection
 
 
 def cut(server, code=1012):
@@ -92,8 +105,8 @@ def test_a_program_that_only_sends_keeps_no_dead_connections():
 
 def test_a_server_that_hangs_up_at_once_is_not_stormed():
     with serving(lambda connection: None) as server:
+        began = time.monotonic()  # not later: it may have come back already when this thread goes on
         with open_to(server, retry=RetryPolicy(total=None, base=0.1, mode="fixed", jitter=False)) as connection:
-            began = time.monotonic()
             wait_until(lambda: connection._connections >= 4, timeout=20)
             assert time.monotonic() - began >= 0.15
 
@@ -131,12 +144,9 @@ def test_a_permanent_refusal_ends_it():
 
 
 def test_attempts_run_out():
-    with serving(echo) as server:
-        connection = open_to(server, retry=RetryPolicy(total=2, base=0.01))
-        server.shutdown()
+    with open_to_a_server_that_goes(RetryPolicy(total=2, base=0.01)) as connection:
         with pytest.raises(websockets.InvalidHandshake):
             connection.recv(scaled(5))
-        connection.close()
 
 
 def test_an_address_that_is_asked_for_every_connection():
@@ -179,9 +189,7 @@ def test_a_gap_hook_that_fails_hurts_nobody(caplog):
 
 
 def test_timeouts_without_a_connection():
-    with serving(echo) as server:
-        connection = open_to(server)
-        server.shutdown()
+    with open_to_a_server_that_goes() as connection:
         wait_until(lambda: connection.connection is None)
         with pytest.raises(ReceiveTimeout):
             connection.recv(scaled(0.05))
@@ -189,7 +197,6 @@ def test_timeouts_without_a_connection():
             connection.send("x", timeout=scaled(0.05))
         with pytest.raises(InvalidArgument):
             connection.send(["a", "b"])
-        connection.close()
 
 
 def test_a_silent_server_is_left_at_once_after_its_silence():
@@ -198,8 +205,8 @@ def test_a_silent_server_is_left_at_once_after_its_silence():
         with websockets.reconnect(peer.url(), proxy=None, retry=QUICK, ping_interval=0.1, ping_timeout=scaled(0.1),
                                   close_timeout=scaled(30)) as connection:
             peer.wait_accepted(2)
-            wait_until(lambda: connection.gaps == 1)
-            assert time.monotonic() - began < scaled(5)
+            wait_until(lambda: connection.gaps >= 1)  # the second one is as silent, and left as soon
+            assert time.monotonic() - began < scaled(15)
             connection.close(timeout=0)
         peer.close(check=False)
 
@@ -244,7 +251,7 @@ def test_close_at_every_moment(moment):
                 wait_until(lambda: connection.connection is None and connection._dialling is None)
             began = time.monotonic()
             connection.close()
-            assert time.monotonic() - began < scaled(3)
+            assert time.monotonic() - began < scaled(6)
             assert isinstance(receiver.exception(scaled(5)), ConnectionClosedOK)
         wait_until(lambda: "simplepubsub-reconnect" not in threads())
 
@@ -254,12 +261,14 @@ def test_nothing_is_doubled_or_reordered_through_many_cuts(make_proxy):
     with serving(echo) as server:
         proxy = make_proxy(("127.0.0.1", server.port))
         connection = websockets.reconnect(proxy.url(server.url()), proxy=None, retry=QUICK, close_timeout=0.5)
-        got = []
+        got, cuts = [], 0
         with run_thread(lambda: got.extend(connection), join_timeout=60):
             for number in range(3000):
                 connection.send(str(number), timeout=scaled(20))
                 if number % 300 == 299:
+                    wait_until(lambda cuts=cuts: connection.gaps == cuts, timeout=20)  # or there is nothing to cut
                     proxy.cut()
+                    cuts += 1
 
             def last_arrived():
                 connection.send("last", timeout=scaled(20))  # again and again: one that meets the cut is lost
@@ -269,4 +278,4 @@ def test_nothing_is_doubled_or_reordered_through_many_cuts(make_proxy):
             connection.close()
         numbers = [int(text) for text in got if text != "last"]
         assert numbers == sorted(set(numbers))
-        assert connection.gaps >= 8
+        assert connection.gaps == cuts == 10

@@ -10,6 +10,7 @@ import pytest
 from simplepubsub import websockets
 from simplepubsub.exceptions import InvalidArgument, SimplePubSubError
 from simplepubsub.websockets import ConnectionClosedError, SendTimeout
+from simplepubsub.websockets import connection as connection_module
 from tests.helpers import ScriptedPeer, run_python, run_thread, scaled, self_signed, wait_until
 from tests.websockets.kit import RawClient, connect, echo, pair, serving
 from tests.wire import BINARY, CONTINUATION, PING, PONG, TEXT, make_frame
@@ -66,7 +67,7 @@ def test_large_messages_in_both_directions(tmp_path, tls):
             assert client.recv(scaled(20)) == message
             client.send([message[:5], message[5:]])
             assert client.recv(scaled(20)) == message
-            assert time.monotonic() - began < scaled(10)
+            assert time.monotonic() - began < scaled(30)
 
 
 def test_a_large_message_is_not_copied_for_every_piece_that_is_written():
@@ -105,16 +106,31 @@ def test_what_was_gathered_never_gets_stuck(switch_interval):
                 assert client.recv(scaled(5)) == "%d" % number
 
 
-def test_messages_in_a_row_share_system_calls():
+def test_messages_in_a_row_share_system_calls(monkeypatch):
+    """How many depends on the machine, but for two things: what counts as in a row, and when the poller gets a turn."""
+    monkeypatch.setattr(connection_module, "IN_A_ROW", 3600.0)
+    with pair() as (client, server):
+        calls, go = [], threading.Event()
+        real = client._sock.send
+        client._sock.send = lambda data, done: (calls.append(1), real(data, done))
+        client._poller.call(lambda: go.wait(scaled(20)))
+        for number in range(1000):
+            client.send("%020d" % number)
+        assert 1 <= len(calls) <= 3, len(calls)  # the first at once, and whenever 16 KiB have gathered
+        go.set()
+        assert [server.recv(scaled(5)) for _ in range(1000)] == ["%020d" % number for number in range(1000)]
+        assert len(calls) <= 5, len(calls)
+
+
+def test_messages_in_a_row_are_told_by_the_time_between_them(monkeypatch):
+    monkeypatch.setattr(connection_module, "IN_A_ROW", 0.0)
     with pair() as (client, server):
         calls = []
         real = client._sock.send
         client._sock.send = lambda data, done: (calls.append(1), real(data, done))
-        for _ in range(1000):
-            client.send("x" * 20)
-        for _ in range(1000):
-            server.recv(scaled(5))
-        assert len(calls) < 700, len(calls)
+        for number in range(10):
+            client.send("x")
+            assert len(calls) == number + 1
 
 
 def test_the_exit_of_the_interpreter_writes_what_gathered():
@@ -136,6 +152,8 @@ def test_the_exit_of_the_interpreter_writes_what_gathered():
                 """
                 import sys
                 from simplepubsub import websockets
+                from simplepubsub.websockets import poller
+                poller.EXIT_WAIT = 20.0  # no limit for a machine that stalls
                 connection = websockets.connect(sys.argv[1], proxy=None)
                 for number in range(50):
                     connection.send(str(number))
@@ -159,10 +177,11 @@ def test_a_send_to_a_peer_that_does_not_read_waits_for_room_and_says_so():
         assert client.state.value == "open"
         assert client._out_bytes < 300_000
         with pytest.raises(SendTimeout):
-            client.send("x", timeout=0)
+            while True:  # the system may still have found some room
+                client.send(b"x" * 100_000, timeout=0)
         began = time.monotonic()
         client.close(timeout=scaled(0.2))
-        assert time.monotonic() - began < scaled(2)
+        assert time.monotonic() - began < scaled(10)
         peer.close(check=False)
 
 
@@ -355,14 +374,14 @@ def test_an_answer_counts_for_older_pings_and_equal_ones_are_refused():
 
 def test_a_callback_of_a_future_cannot_hold_the_poller():
     with ScriptedPeer(lambda conn: conn.hang(), subprotocol=None) as peer, \
-            connect(peer.url(), close_timeout=0.2) as blocked, pair() as (client, server):
+            connect(peer.url(), close_timeout=0.2) as blocked, pair(close_timeout=scaled(60)) as (client, server):
+        blocked.send(b"x" * 16_000_000)  # more than the buffers of the system take
         with pytest.raises(SendTimeout):
-            while True:
-                blocked.send(b"x" * 500_000, timeout=0)
+            blocked.send("x", timeout=0)
         outcomes = []
 
         def callback(future):
-            for call in (lambda: client.recv(), lambda: client.recv(timeout=1), lambda: client.recv(timeout=0),
+            for call in (lambda: client.recv(), lambda: client.recv(timeout=scaled(60)), lambda: client.recv(timeout=0),
                          lambda: blocked.send("x"), lambda: client.send("from the callback"), lambda: client.close()):
                 try:
                     outcomes.append(call())
@@ -375,9 +394,9 @@ def test_a_callback_of_a_future_cannot_hold_the_poller():
         assert held.wait(scaled(5))  # no answer is read before the callback is there
         client.ping().add_done_callback(callback)
         attached.set()
-        wait_until(lambda: len(outcomes) == 6)
+        wait_until(lambda: len(outcomes) == 6, timeout=10)
         assert outcomes == ["InvalidArgument", "InvalidArgument", "ReceiveTimeout", "InvalidArgument", None, None]
-        assert time.monotonic() - began < scaled(1)
+        assert time.monotonic() - began < scaled(20)
         assert server.recv(scaled(5)) == "from the callback"
         peer.close(check=False)
 
@@ -425,7 +444,7 @@ def test_broadcast_never_waits_and_closes_who_is_too_far_behind():
                 left_out = websockets.broadcast(everybody, b"x" * 100_000)
                 assert quick.recv(scaled(5))
                 rounds += 1
-            assert time.monotonic() - began < scaled(10)
+            assert time.monotonic() - began < scaled(20)
             slow, = left_out
             assert slow.state is not websockets.State.OPEN
             with pytest.raises(ConnectionClosedError, match="did not read what was broadcast") as caught:

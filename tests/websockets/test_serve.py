@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import resource
@@ -14,14 +15,14 @@ import urllib.error
 import urllib.request
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from simplepubsub import websockets
 from simplepubsub.exceptions import InvalidArgument, ServerError
 from simplepubsub.websockets import ConnectionClosed, InvalidStatus, NegotiationError, Response
 from tests.helpers import run_thread, scaled, self_signed, wait_until
-from tests.websockets.kit import RawClient, connect, echo, head, pair, serving, threads
+from tests.websockets.kit import RawClient, connect, echo, head, pair, serving, socket_with_kept_port, threads
 
 
 def answer(server, request, **options):
@@ -70,6 +71,7 @@ def test_bad_requests_get_a_status(request_bytes, status, caplog):
     assert "Traceback" not in caplog.text
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # a stalled machine is no reason to fail
 @given(st.lists(st.sampled_from([
     b"GET ", b"/", b" HTTP/1.1", b"\r\n", b"\n", b"\r", b": ", b"Host", b"Upgrade: websocket", b"Connection: Upgrade",
     b"Sec-WebSocket-Key: ", b"Sec-WebSocket-Version: 13", b"\0", b"\xff", b"From x", b" ", b"\t", b"=?utf-8?q?=e9?=",
@@ -93,10 +95,13 @@ def fuzz_server():
 @pytest.mark.parametrize("sent", [b"", b"GET", b"GET / HTTP/1.1\r\nHost"])
 @pytest.mark.parametrize("how", ["end", "reset", "silent"])
 def test_clients_that_never_finish_their_request(sent, how):
-    with serving(echo, open_timeout=scaled(0.2)) as server:
+    with serving(echo, open_timeout=scaled(0.2) if how == "silent" else 60) as server:
         with RawClient(server, opened=False) as raw:
             raw.sock.sendall(sent)
-            wait_until(lambda: server._threads)
+            if how == "silent":
+                assert raw.rest() == b""
+            else:
+                wait_until(lambda: server._threads)
             if how == "reset":
                 raw.reset()
             elif how == "end":
@@ -260,7 +265,7 @@ def test_signatures_of_handlers(handler, expected):
 
 def test_tls_and_clients_that_do_not_speak_it(tmp_path):
     certificate = self_signed(tmp_path, "localhost")
-    with serving(echo, ssl=certificate.server_context, open_timeout=scaled(0.5)) as server:
+    with serving(echo, ssl=certificate.server_context, open_timeout=scaled(20)) as server:
         with RawClient(server, context=certificate.client_context) as raw:
             raw.send(1, b"x")
             assert raw.frame() == (0x81, b"x")
@@ -338,7 +343,7 @@ def test_shutdown_closes_everything_and_waits_for_the_handlers():
             ended.append(1)
 
     before = threads()
-    with serving(handler) as server:
+    with socket_with_kept_port() as sock, serving(handler, sock=sock) as server:
         clients = [connect(server.url()) for _ in range(5)]
         wait_until(lambda: len(server.connections) == 5)
         server.shutdown(1012, "restart")
@@ -356,13 +361,13 @@ def test_shutdown_closes_everything_and_waits_for_the_handlers():
 
 
 def test_shutdown_while_handshakes_are_open():
-    with serving(echo, open_timeout=60) as server:
+    with serving(echo, open_timeout=60, close_timeout=60) as server:
         with RawClient(server, opened=False) as raw:
             raw.sock.sendall(b"GET / HT")
             wait_until(lambda: server._opening)
             began = time.monotonic()
             server.shutdown()
-            assert time.monotonic() - began < scaled(2)
+            assert time.monotonic() - began < scaled(10)
             assert raw.rest() == b""
 
 
@@ -373,7 +378,7 @@ def test_a_handler_that_never_returns_is_left_with_a_warning(caplog):
         wait_until(lambda: server.connections)
         began = time.monotonic()
         server.shutdown(timeout=0.1)
-        assert time.monotonic() - began < scaled(1)
+        assert time.monotonic() - began < scaled(5)
         assert "1 handlers still run" in caplog.text
         over.set()
         wait_until(lambda: not server._threads)
@@ -423,6 +428,8 @@ def test_out_of_descriptors_it_looks_away_and_comes_back(caplog, monkeypatch):
     with serving(echo) as server:
         waiting = RawClient.__new__(RawClient)
         sock = socket.socket()
+        gc.collect()  # what it would free in the middle of this is a descriptor too many
+        began = time.monotonic()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 5, hard))
         held = []
@@ -441,7 +448,7 @@ def test_out_of_descriptors_it_looks_away_and_comes_back(caplog, monkeypatch):
         with waiting:
             sock.sendall(head())
             assert waiting.read_until(b"\r\n\r\n").startswith(b"HTTP/1.1 101")
-        assert caplog.text.count("cannot accept") < 50
+        assert caplog.text.count("cannot accept") < 2 + (time.monotonic() - began) / 0.05
 
 
 @pytest.mark.stress
@@ -452,7 +459,7 @@ def test_500_connections():
         wait_until(lambda: len(server.connections) == 500, timeout=20)
         began = time.monotonic()
         assert websockets.broadcast(server.connections, "hello") == []
-        assert time.monotonic() - began < scaled(1)
+        assert time.monotonic() - began < scaled(5)
         for client in clients:
             assert client.recv(scaled(10)) == "hello"
         for client in clients:
