@@ -194,6 +194,7 @@ class Connection:
             due = self.timers.received(now, pong, size)
             if acks:
                 settled = self.engine.session.acknowledge(acks)
+                self.engine.sender.count_locked(settled)
                 self.engine.freed_locked()
             if replies and self.engine.connection is self:
                 self.engine.conversations.received_locked(replies, now)

@@ -164,16 +164,24 @@ class Sender:
                     raise self._engine.stopped_error()
                 self._engine.wait_changed_locked(deadline.remaining())
 
-    def complete(self, settled: List[Tuple[Entry, Ack]]) -> None:
-        """Complete the futures of answered entries (reader thread, no lock held)."""
+    def count_locked(self, settled: List[Tuple[Entry, Ack]]) -> None:
+        """Count answered entries; before anybody can know of the answers, so that who does finds them counted."""
         acked = failed = 0
         for entry, ack in settled:
-            sent = entry.restores is None  # rejoins are not counted as sent either
+            if entry.restores is None:  # rejoins are not counted as sent either
+                if ack.ok:
+                    acked += 1
+                else:
+                    failed += 1
+        self._counters["acked"] += acked
+        self._counters["failed"] += failed
+
+    def complete(self, settled: List[Tuple[Entry, Ack]]) -> None:
+        """Complete the futures of answered entries (reader thread, no lock held)."""
+        for entry, ack in settled:
             if ack.ok:
-                acked += sent
                 entry.future.set_result(None)
                 continue
-            failed += sent
             error = SendMessageError(
                 "the service refused %s: %s" % (ack.name or "the message", ack.message),
                 ack_id=ack.ack_id,
@@ -184,8 +192,6 @@ class Sender:
             entry.future.set_exception(error)
             if entry.restores is not None:
                 self._engine.listeners.emit("rejoin-group-failed", RejoinGroupFailedArgs(entry.restores, error))
-        self._counters["acked"] += acked
-        self._counters["failed"] += failed
 
     def complete_written(self, entries: List[Entry]) -> None:
         """Complete fire-and-forget futures whose bytes were written (writer thread, no lock held)."""
