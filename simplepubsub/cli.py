@@ -7,12 +7,13 @@ and whatever ``demo`` finds.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
+import queue
 import signal
 import ssl
 import sys
-import threading
 from typing import Any, List, NoReturn, Optional
 
 from .exceptions import InvalidArgument, ServerError, SimplePubSubError
@@ -106,9 +107,10 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     """Run the server until SIGINT or SIGTERM. Raises ServerError, or ImportError without aiohttp."""
-    stop = threading.Event()
+    # Not an event: its lock may be held by this very thread, in `wait`, when the signal comes.
+    stop: "queue.SimpleQueue[int]" = queue.SimpleQueue()
     # From here on a signal ends the command in the ordinary way, also one that comes while the server starts.
-    previous = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, lambda *_: stop.put(0)) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         logging.basicConfig(
             level=getattr(logging, options.log_level.upper()), format="%(asctime)s %(levelname)s %(name)s %(message)s"
@@ -136,8 +138,10 @@ def _serve(options: argparse.Namespace) -> int:
                 print("client URL:        %s" % url)
                 print("running; Ctrl-C ends it", flush=True)
                 # A bounded wait in a loop: on Windows an endless one cannot be interrupted.
-                while not stop.wait(1.0):
-                    pass
+                while True:
+                    with contextlib.suppress(queue.Empty):
+                        stop.get(timeout=1.0)
+                        break
         except ServerError as error:
             if "development access key" in str(error):
                 raise ServerError(

@@ -53,6 +53,31 @@ def test_serve_ends_with_sigterm():
         assert child.wait().returncode == 0
 
 
+SIGNAL_IN_WAIT = """
+import os, signal, sys
+from simplepubsub import cli
+
+def trace(frame, event, argument):
+    back = frame.f_back
+    if event == "line" and frame.f_code.co_name == "wait" and back and back.f_code.co_filename == cli.__file__:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return trace
+
+sys.settrace(trace)
+sys.exit(cli.main(["serve", "--port", "0"]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM to handle")
+def test_a_signal_at_any_line_of_the_wait_for_one_ends_serve():
+    # The lock of an Event may be held then, and the handler waited for it for ever.
+    with subprocess_python(SIGNAL_IN_WAIT) as child:
+        child.wait_line("running")
+        if child.process.poll() is None:
+            child.process.send_signal(signal.SIGTERM)
+        assert child.wait().returncode == 0
+
+
 def test_serve_with_tls_and_a_key_of_ones_own(tmp_path):
     certificate = self_signed(tmp_path)
     options = ["--tls-cert", str(certificate.cert_file), "--tls-key", str(certificate.key_file)]
