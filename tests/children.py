@@ -110,7 +110,7 @@ class Child:
         if self.process.poll() is None and hasattr(signal, "SIGKILL"):
             self.process.send_signal(signal.SIGABRT)  # faulthandler prints the stacks
             try:
-                self.process.wait(scaled(2))
+                self.process.wait(scaled(10))
             except subprocess.TimeoutExpired:
                 self.process.kill()
         elif self.process.poll() is None:

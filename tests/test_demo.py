@@ -368,7 +368,7 @@ def test_sessions_that_cannot_be_recovered_do_not_count_as_survived(
             return self
 
     monkeypatch.setattr(play, "Server", Forgetful)
-    status = run(options("--cuts", "4", "--timeout", "2"))
+    status = run(options("--cuts", "4", "--timeout", str(scaled(2))))
     output = capsys.readouterr().out
     assert "cuts survived   0 of 4\n" in output
     # What was on the way is lost for subscribers and repeated by the publisher, unless a cut hit a quiet moment.
@@ -406,6 +406,7 @@ def test_live_line_is_written_over_and_removed(monkeypatch: pytest.MonkeyPatch) 
     stream = Terminal()
     screen = command.Screen(stream)
     screen.expect(1000, 2)
+    monkeypatch.setattr(command, "UPDATE", 1e9)
     screen.progress(10, 0)
     screen.progress(11, 0)  # too soon to be shown
     screen.cut(500, 1, "everybody")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import select
@@ -130,7 +131,7 @@ class MemoryPeer:
 
     def read(self, count: int) -> List[Frame]:
         self.link.unclog()
-        self.link.wait(lambda: len(self._all) >= self._taken + count)
+        self.link.wait(lambda: len(self._all) >= self._taken + count, "frames", 30)
         self._taken += count
         return self._all[self._taken - count : self._taken]
 
@@ -462,9 +463,12 @@ def test_an_abort_after_the_release_leaves_strangers_alone(make_pair: Callable[.
     transport.abort()
     descriptor = transport._stream._sock.fileno()  # type: ignore[attr-defined]
     transport.release()
-    ours, theirs = connected_sockets()
-    with ours, theirs:
-        assert descriptor in (ours.fileno(), theirs.fileno())  # the number is in use again
+    with contextlib.ExitStack() as stack:
+        numbers: List[int] = []
+        while descriptor not in numbers:  # until the number is in use again
+            assert len(numbers) < 100
+            ours, theirs = (stack.enter_context(sock) for sock in connected_sockets())
+            numbers += [ours.fileno(), theirs.fileno()]
         transport.abort()
         theirs.settimeout(scaled(5))
         ours.sendall(b"alive")
