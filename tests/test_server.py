@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import sys
+import threading
 import time
 
 import jwt
@@ -17,6 +18,7 @@ import pytest
 from simplepubsub.exceptions import ForkedError, InvalidArgument, MessageTooLarge, ServerError
 from simplepubsub.server import DEVELOPMENT_ACCESS_KEY, Server
 from simplepubsub.server.listener import Acceptor
+from simplepubsub.server.loop import CALL_TIMEOUT, LoopThread
 from tests.helpers import make_frame, run_python, run_thread, scaled, self_signed, wait_until
 from tests.rawclient import PLAIN, RELIABLE, Closed, RawClient, ok, refused, upgrade_request
 
@@ -133,6 +135,82 @@ def test_reset_forgets_everything_but_the_handlers(server, connect):
     third = connect(RELIABLE)
     third.send({"type": "event", "event": "greet", "data": 1, "ackId": 1})
     assert third.receive()["success"] is False
+
+
+def test_handlers_may_call_the_server_from_the_first_moment_on():
+    """A client that waits for a server to come back may be served before `start` has returned."""
+    bridge, seen, stopping = LoopThread("test"), [], []
+
+    async def serve(loop, ready):
+        stopping.append(asyncio.Event())
+        ready.set_result(None)
+        with run_thread(bridge.call, lambda: "answered") as thread:
+            while thread.running:
+                await asyncio.sleep(0)
+            seen.append(thread.result())
+        await stopping[0].wait()
+
+    bridge.start(serve)
+    assert bridge.call(lambda: "me too") == "me too"
+    assert bridge.stop(lambda: stopping[0].set(), scaled(10)) is True
+    assert seen == ["answered"]
+
+
+@pytest.mark.parametrize("moment", ["before the last turn", "after the last turn", "after the end"])
+def test_a_call_that_meets_the_end_of_the_server_is_told_so_at_once(monkeypatch, moment):
+    """The caller has looked whether the server runs, and is stopped by the system just then."""
+    bridge, stopping = LoopThread("test"), []
+    looked, go, gone = threading.Event(), threading.Event(), threading.Event()
+
+    async def serve(loop, ready):
+        stopping.append(asyncio.Event())
+        ready.set_result(None)
+        await stopping[0].wait()
+        if moment == "before the last turn":
+            meet()
+
+    def getpid():
+        if threading.current_thread().name == "caller":
+            looked.set()
+            assert go.wait(scaled(10))
+        return os_getpid()
+
+    def meet():
+        go.set()
+        assert gone.wait(scaled(10))
+
+    def post(coroutine, loop):
+        try:
+            return real_post(coroutine, loop)
+        finally:
+            gone.set()
+
+    def call():
+        try:
+            bridge.call(lambda: "too late")
+        except ServerError:
+            pass
+        finally:
+            gone.set()
+
+    os_getpid, real_post = os.getpid, asyncio.run_coroutine_threadsafe
+    bridge.start(serve)
+    monkeypatch.setattr("simplepubsub.server.loop.os.getpid", getpid)
+    monkeypatch.setattr("asyncio.run_coroutine_threadsafe", post)
+    if moment == "after the last turn":
+        real_end = bridge.loop.shutdown_asyncgens
+
+        async def end():
+            await real_end()
+            meet()
+
+        bridge.loop.shutdown_asyncgens = end
+    begin = time.monotonic()
+    with run_thread(call, name="caller", join_timeout=40):
+        assert looked.wait(scaled(10))
+        assert bridge.stop(lambda: stopping[0].set(), scaled(20)) is True
+        go.set()
+    assert time.monotonic() - begin < CALL_TIMEOUT - 5
 
 
 BAD_OPTIONS = [

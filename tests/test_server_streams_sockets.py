@@ -246,6 +246,7 @@ def test_a_frozen_server_does_not_blame_the_publisher(server, connect):
     server._call(hurry)
     wait_until(lambda: server._call(lambda: pump._idle_timer is None))
     server.faults.clear()
+    publisher.assert_quiet()
     data(publisher, 1)
     assert publisher.receive() == ack(2)
 

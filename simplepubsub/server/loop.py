@@ -30,6 +30,8 @@ class LoopThread:
         self._name = name
         self._thread: Optional[threading.Thread] = None
         self._pid = 0
+        self._lock = threading.Lock()
+        self._over = False  # the loop takes no more calls; guarded by _lock
         self.loop: Optional[asyncio.AbstractEventLoop] = None
 
     @property
@@ -43,15 +45,23 @@ class LoopThread:
         Raises ServerError when it fails before that.
         """
         ready: "concurrent.futures.Future[None]" = concurrent.futures.Future()
+        known = threading.Event()
         thread = threading.Thread(target=self._run, args=(serve, ready), name=self._name, daemon=True)
+
+        def began(_: "concurrent.futures.Future[None]") -> None:
+            # On the loop, before it does anything else: what comes in may at once make others call, handlers above all.
+            if ready.exception() is None:
+                self._thread, self._pid = thread, os.getpid()
+            known.set()
+
+        ready.add_done_callback(began)
         thread.start()
         try:
-            ready.result(CALL_TIMEOUT)
+            known.wait(CALL_TIMEOUT)
+            ready.result(0)
         except Exception as error:
             thread.join(CALL_TIMEOUT)
             raise ServerError("the server did not start: %s" % error) from error
-        self._thread = thread
-        self._pid = os.getpid()
 
     def stop(self, ask: Callable[[], None], timeout: float) -> Optional[bool]:
         """Call ``ask`` on the loop and wait for its end; return whether it came in time.
@@ -85,11 +95,11 @@ class LoopThread:
         if thread is None or loop is None or thread is threading.current_thread():
             coroutine.close()
             raise ServerError("the server is not running: call start() first")
-        try:
+        with self._lock:
+            if self._over or loop is not self.loop:  # it stopped just now
+                coroutine.close()
+                raise ServerError("the server has stopped")
             future = asyncio.run_coroutine_threadsafe(coroutine, loop)
-        except RuntimeError as error:  # it stopped just now
-            coroutine.close()
-            raise ServerError("the server has stopped") from error
         try:
             return future.result(CALL_TIMEOUT)
         except concurrent.futures.CancelledError as error:
@@ -101,7 +111,8 @@ class LoopThread:
     def _run(self, serve: Callable[[Any, Any], Coroutine[Any, Any, None]], ready: Any) -> None:
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
-        self.loop = loop
+        with self._lock:
+            self.loop, self._over = loop, False
         try:
             loop.run_until_complete(serve(loop, ready))
         except Exception as error:
@@ -110,6 +121,9 @@ class LoopThread:
             else:
                 ready.set_exception(error)
         finally:
+            with self._lock:
+                self._over = True
+            loop.run_until_complete(breathe())  # what was asked for until now becomes a task, and is told
             pending = asyncio.all_tasks(loop)
             for task in pending:
                 task.cancel()
