@@ -70,6 +70,16 @@ def failure(url: str, kind: Any = ConnectError, timeout: float = 5.0, **options:
     return error
 
 
+def too_late(attempt: Callable[[float], Any], words: str) -> Any:
+    """Let a dial run out of time at the step that ``words`` tell of; a slow machine may need more time to get there."""
+    for timeout in (0.2, 1.0, 5.0):
+        error = attempt(timeout)
+        if words in str(error):
+            break
+    assert words in str(error)
+    return error
+
+
 # --- it works ---------------------------------------------------------------------------------------------------------
 
 
@@ -170,8 +180,7 @@ def test_a_closed_port() -> None:
 
 def test_a_port_that_does_not_answer() -> None:
     with DeafPort() as port:
-        error = failure(port.url(PATH), ConnectTimeout, timeout=0.2)
-    assert "connecting (TCP) took too long" in str(error)
+        error = too_late(lambda limit: failure(port.url(PATH), ConnectTimeout, limit), "connecting (TCP) took too long")
     assert "start_timeout" in error.hint
     assert isinstance(error, TimeoutError)
 
@@ -227,8 +236,7 @@ def test_a_certificate_for_another_name(tmp_path: Any) -> None:
 
 def test_a_peer_that_is_silent_in_the_tls_handshake() -> None:
     with SilentPeer() as peer:
-        error = failure(peer.url(PATH, "wss"), ConnectTimeout, timeout=0.2)
-    assert "TLS handshake took too long" in str(error)
+        too_late(lambda limit: failure(peer.url(PATH, "wss"), ConnectTimeout, limit), "TLS handshake took too long")
 
 
 # --- HTTP -------------------------------------------------------------------------------------------------------------
@@ -304,8 +312,7 @@ def test_the_name_of_the_subprotocol_ignores_case() -> None:
 
 def test_a_peer_that_never_answers_the_handshake() -> None:
     with SilentPeer() as peer:
-        error = failure(peer.url(PATH), ConnectTimeout, timeout=0.2)
-    assert "handshake took too long" in str(error)
+        too_late(lambda limit: failure(peer.url(PATH), ConnectTimeout, limit), "handshake took too long")
 
 
 def test_a_handshake_that_drips_ends_in_time() -> None:
@@ -313,26 +320,36 @@ def test_a_handshake_that_drips_ends_in_time() -> None:
     stop = threading.Event()
 
     def serve(listener: socket.socket) -> None:
-        sock, _ = listener.accept()
-        with sock:
-            sock.recv(65536)
+        listener.settimeout(0.02)
+        while not stop.is_set():
             try:
-                for byte in b"HTTP/1.1 101 Switching Protocols\r\n" + b"X-Filler: x\r\n" * 10000:
-                    sock.sendall(bytes([byte]))
-                    if stop.wait(scaled(0.01)):
-                        return
-            except OSError:
-                pass  # given up, as it should be
+                sock, _ = listener.accept()
+            except socket.timeout:
+                continue
+            with sock:
+                sock.settimeout(scaled(5))
+                try:
+                    sock.recv(65536)
+                    for byte in b"HTTP/1.1 101 Switching Protocols\r\n" + b"X-Filler: x\r\n" * 10000:
+                        sock.sendall(bytes([byte]))
+                        if stop.wait(scaled(0.01)):
+                            return
+                except OSError:
+                    pass  # given up, as it should be
+
+    def start(timeout: float) -> Any:
+        started = time.monotonic()
+        with pytest.raises(ConnectTimeout) as caught:
+            client.start(timeout=scaled(timeout))
+        assert time.monotonic() - started < scaled(timeout) + scaled(2)
+        return caught.value
 
     with socket.socket() as listener:
         listener.bind((LOOPBACK, 0))
         listener.listen(1)
         with run_thread(serve, listener):
             client = WebPubSubClient("ws://%s:%d%s" % (LOOPBACK, listener.getsockname()[1], PATH))
-            started = time.monotonic()
-            with pytest.raises(ConnectTimeout, match="handshake took too long"):
-                client.start(timeout=scaled(0.3))
-            assert time.monotonic() - started < scaled(1.5)
+            too_late(start, "handshake took too long")
             stop.set()
 
 
@@ -347,9 +364,10 @@ def test_stop_ends_a_dial_at_every_step(scheme: str) -> None:
                     silent.wait_accepted(1)
                 started = time.monotonic()
                 client.stop()
-                assert time.monotonic() - started < scaled(1)
+                assert time.monotonic() - started < scaled(3)
                 starting.exception()
-            assert not [t for t in threading.enumerate() if t.name.startswith(client._engine.name + "-")]
+            prefix = client._engine.name + "-"
+            wait_until(lambda prefix=prefix: not [t for t in threading.enumerate() if t.name.startswith(prefix)])
 
 
 def test_a_service_that_closes_instead_of_accepting() -> None:
@@ -369,8 +387,13 @@ def test_a_service_that_closes_instead_of_accepting() -> None:
 def test_a_service_that_accepts_and_says_nothing() -> None:
     with ScriptedPeer() as peer:
         client = WebPubSubClient(peer.url(PATH))
-        with pytest.raises(ConnectTimeout, match="connected message"):
-            client.start(timeout=scaled(0.2))
+
+        def start(timeout: float) -> Any:
+            with pytest.raises(ConnectTimeout) as caught:
+                client.start(timeout=scaled(timeout))
+            return caught.value
+
+        too_late(start, "connected message")
 
 
 # --- proxies ----------------------------------------------------------------------------------------------------------
@@ -408,8 +431,8 @@ def test_an_http_proxy_that_refuses() -> None:
 
 def test_a_proxy_that_is_silent() -> None:
     with ScriptedPeer() as peer, HttpProxy(silent=True) as proxy:
-        error = failure(peer.url(PATH), ConnectTimeout, timeout=0.2, proxy=proxy.url())
-    assert "through the proxy http://127.0.0.1:%d took too long" % proxy.port in str(error)
+        too_late(lambda limit: failure(peer.url(PATH), ConnectTimeout, limit, proxy=proxy.url()),
+                 "through the proxy http://127.0.0.1:%d took too long" % proxy.port)
 
 
 def test_a_proxy_that_is_not_there() -> None:

@@ -8,6 +8,7 @@ import pytest
 import websocket
 
 from simplepubsub.exceptions import InvalidArgument, MessageTooLarge, SendMessageError
+from simplepubsub.server import Limits
 from simplepubsub.webpubsub import RetryPolicy, WebPubSubClient
 from simplepubsub.webpubsub.messages import StreamAck, StreamClosed, StreamError, StreamInfo
 from tests import peers
@@ -35,10 +36,11 @@ PAYLOADS: List[Tuple[Any, str]] = [
 
 @pytest.fixture
 def client(server: Any) -> Iterator[Any]:
-    """`client(protocol, **options of client_access_url)`: started, stopped after the test."""
+    """`client(protocol, server=, **options of client_access_url)`: started, stopped after the test."""
     made: List[WebPubSubClient] = []
+    shared = server
 
-    def make(protocol: str = RELIABLE, **options: Any) -> WebPubSubClient:
+    def make(protocol: str = RELIABLE, server: Any = shared, **options: Any) -> WebPubSubClient:
         made.append(WebPubSubClient(server.client_access_url("hub", **options), protocol=protocol))
         made[-1].start()
         return made[-1]
@@ -151,8 +153,9 @@ def test_the_servers_own_messages(server: Any, client: Any) -> None:
 
 
 @BOTH
-def test_a_burst_arrives_whole_and_in_order(client: Any, protocol: str) -> None:
-    one = client(protocol)
+def test_a_burst_arrives_whole_and_in_order(client: Any, fresh_server: Any, protocol: str) -> None:
+    # Patient with a reader that does not get to run for a while.
+    one = client(protocol, fresh_server(limits=Limits(patience=scaled(20))))
     one.join_group("lobby")
     for number in range(3000):
         one.send_to_group_nowait("lobby", str(number))
