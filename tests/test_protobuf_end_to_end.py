@@ -153,7 +153,7 @@ def test_the_servers_own_messages(server: Any, client: Any) -> None:
 
 
 @BOTH
-def test_a_burst_arrives_whole_and_in_order(client: Any, fresh_server: Any, protocol: str) -> None:
+def test_a_burst_arrives_whole_and_in_order(fresh_server: Any, client: Any, protocol: str) -> None:
     # Patient with a reader that does not get to run for a while.
     one = client(protocol, fresh_server(limits=Limits(patience=scaled(20))))
     one.join_group("lobby")
