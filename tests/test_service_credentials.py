@@ -341,7 +341,7 @@ with ScriptedHttp(200) as peer:
     service.get_service_status()
     pool = service._pipeline._lines.get()
     pool._lock.acquire()  # a fork may happen while another thread holds it
-    descriptor = pool._idle[0]._sock.fileno()
+    descriptor = pool._idle[0]._socks[-1].fileno()
     pid = os.fork()
     if not pid:
         inode = os.fstat(descriptor).st_ino

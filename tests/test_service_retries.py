@@ -210,7 +210,7 @@ def test_a_message_is_sent_on_a_new_connection_when_the_kept_one_was_closed_mean
         service = make(peer)
         service.send_to_all(1)
         for line in service._pipeline._lines.get()._idle:
-            kept = line._sock
+            kept = line._socks[-1]
         peer.drop_connections()
         kept.settimeout(scaled(5))
         assert kept.recv(1, socket.MSG_PEEK) == b""

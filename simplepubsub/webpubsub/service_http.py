@@ -225,7 +225,7 @@ class Pipeline:
             try:
                 answer = line.exchange(request, deadline, options.connect_timeout, options.read_timeout, proxies)
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, UnicodeError) as error:
-                failure = connection_error(error, place, line.step, line.written)
+                failure = connection_error(error, place, line.step, line.has_begun)
                 if options.logging_enable:
                     log.debug("no answer to %s %s: %s", operation.method, place.url, failure)
                 # Chained, unless its text holds a secret, which a traceback would show.

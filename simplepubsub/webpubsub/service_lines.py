@@ -104,7 +104,7 @@ class Lines:
     def forget(self) -> None:
         """Close the descriptors of all lines, without any lock: in a forked child, of which they are not."""
         for line in self._idle + list(self._busy):
-            line.forget()
+            line.release()
 
     def close(self) -> None:
         """Close every line; exchanges in progress fail at once."""
