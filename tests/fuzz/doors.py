@@ -8,6 +8,7 @@ nothing it holds ends up as an error, a traceback or a broken line in the log; n
 from __future__ import annotations
 
 import asyncio
+import gc
 import http.client
 import json
 import logging
@@ -540,6 +541,7 @@ class SocketDoor(Target):
     """A whole server on loopback. It must answer, or close; a well-behaved client sees nothing of it all."""
 
     def open(self) -> None:
+        gc.collect()  # what others have left behind has its say in the log before we listen
         self.errors = ErrorLog()
         self.logs = [logging.getLogger(name) for name in ("simplepubsub", "aiohttp", "asyncio")]
         self.levels = [log.level for log in self.logs]
