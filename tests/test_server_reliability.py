@@ -180,7 +180,8 @@ def test_a_stuck_plain_reader_is_closed(fresh_server):
 
 
 def test_a_publisher_that_does_not_read_its_answers_is_not_answered_for_ever(server, connect):
-    sender = connect(PLAIN, timeout=1.0)
+    sender = connect(PLAIN)
+    sender.ws.settimeout(scaled(1))
     frame = make_frame(1, json.dumps({"type": "ping"}).encode(), mask=b"abcd") * 20_000
     with pytest.raises((OSError, websocket.WebSocketTimeoutException)):
         for _ in range(200):
