@@ -263,19 +263,20 @@ class Server:
             sock.sendall(response_bytes(response))
             leave(sock)
             return None
-        # Who has the answer is one of `connections`: so it goes out when that is true.
-        connection = ServerConnection(
-            sock,
-            self._poller,
-            self._settings,
-            client=False,
-            request=request,
-            response=response,
-            subprotocol=subprotocol,
-            early=early,
-            first=response_bytes(response),
-        )
+        first = response_bytes(response)
+        # Who has the answer is one of `connections`: it goes out from here on, and nobody can look meanwhile.
         with self._changed:
+            connection = ServerConnection(
+                sock,
+                self._poller,
+                self._settings,
+                client=False,
+                request=request,
+                response=response,
+                subprotocol=subprotocol,
+                early=early,
+                first=first,
+            )
             self._connections.add(connection)
             self._opening.discard(sock)  # from here on it is closed politely
             closing = self._closing

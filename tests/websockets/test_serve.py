@@ -123,6 +123,22 @@ def test_a_request_in_single_bytes_and_frames_that_come_with_it():
             assert raw.frame() == (0x81, b"early")
 
 
+def test_a_client_that_half_closes_after_its_request_gets_its_answer(monkeypatch):
+    """Whether the poller sees the end of the stream before or after the handler's thread has gone on."""
+    flush = websockets.ServerConnection.flush
+
+    def late(connection):
+        if threading.current_thread().name.startswith("simplepubsub-ws-"):
+            wait_until(lambda: connection._gone)
+        flush(connection)
+
+    monkeypatch.setattr(websockets.ServerConnection, "flush", late)
+    with serving(echo) as server, RawClient(server, opened=False) as raw:
+        raw.sock.sendall(head())
+        raw.sock.shutdown(socket.SHUT_WR)
+        assert raw.rest().startswith(b"HTTP/1.1 101 ")
+
+
 # ---- hooks -----------------------------------------------------------------------------------------------------------
 
 
