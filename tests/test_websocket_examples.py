@@ -267,6 +267,7 @@ def test_a_client_can_be_interrupted_while_it_waits() -> None:
         for name in ("websocket_hello_client.py", "websocket_terminal.py"):
             with start(name, "ws://localhost:%d" % server.port) as child:
                 wait_until(lambda: server.connections, 20)
+                server.connections.pop().ping().result(60)  # it reads, so it is through with connecting
                 child.interrupt()
                 result = child.wait(20)
             assert (result.returncode, result.stderr) == (0, ""), name
