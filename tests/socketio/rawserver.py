@@ -19,6 +19,7 @@ import base64
 import gzip
 import hashlib
 import json
+import select
 import socket
 import ssl
 import threading
@@ -143,6 +144,24 @@ class RawWebSocket:
         self.lock = threading.Lock()
         self.reading = threading.Event()  # cleared: what arrives from then on is not read
         self.reading.set()
+        self._tls: Optional[threading.Lock] = None
+        if isinstance(sock, ssl.SSLSocket):
+            self._tls = threading.Lock()
+            sock.setblocking(False)
+
+    def _call(self, function: Callable[[Any], Any], argument: Any) -> Any:
+        """Call a method of the socket; over TLS one thread at a time, which never waits in there."""
+        if self._tls is None:
+            return function(argument)
+        while True:
+            with self._tls:
+                try:
+                    return function(argument)
+                except ssl.SSLWantReadError:
+                    writing = False
+                except ssl.SSLWantWriteError:
+                    writing = True
+            select.select([] if writing else [self.sock], [self.sock] if writing else [], [])
 
     def send(self, packet: Packet) -> None:
         self.frame(TEXT if isinstance(packet, str) else BINARY, packet)
@@ -152,18 +171,20 @@ class RawWebSocket:
 
     def raw(self, data: bytes) -> None:
         with self.lock:
+            view = memoryview(data)
             try:
-                self.sock.sendall(data)
-            except OSError:
-                pass  # the client is gone
+                while view:
+                    view = view[self._call(self.sock.send, view):]
+            except (OSError, ValueError):
+                pass  # the client is gone, or the socket is closed
 
     def receive(self) -> Optional[Tuple[int, Packet]]:
         """Return the next frame, None at the end."""
         while not self.pending:
             self.reading.wait()
             try:
-                data = self.sock.recv(65536)
-            except OSError:
+                data = self._call(self.sock.recv, 65536)
+            except (OSError, ValueError):
                 return None
             self.reading.wait()  # it may have been cleared during recv()
             if not data:

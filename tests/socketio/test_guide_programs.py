@@ -482,9 +482,17 @@ def url() -> Iterator[str]:
 
 
 def output(name: str, whose: str, url: str) -> str:
-    result = run_python(HEAD % IMPORTS[whose] + PROGRAMS[name], url, timeout=60)
-    assert "Traceback" not in result.stderr, result.stderr
-    return result.stdout
+    tries = 4 if whose == "theirs" else 1
+    while True:
+        tries -= 1
+        try:
+            result = run_python(HEAD % IMPORTS[whose] + PROGRAMS[name], url, timeout=60)
+            assert "Traceback" not in result.stderr, result.stderr
+            return result.stdout
+        except AssertionError as error:
+            # Its threads race for the parts of a binary packet (weakness W1), on a busy machine now and then.
+            if not tries or "in _handle_eio_message" not in str(error):
+                raise
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
