@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any, List, Optional
+
+import pytest
 
 from simplepubsub.core.conversations import Conversations
 from simplepubsub.core.session import Entry, Session
+from simplepubsub.exceptions import FlushTimeout
 from simplepubsub.webpubsub.messages import StreamAck
-from tests.helpers import MS, scaled, wait_until
+from tests.helpers import MS, run_thread, scaled, wait_until
 from tests.memory import Network, memory_client
 
 
@@ -187,6 +191,36 @@ def test_an_answer_is_counted_before_anybody_knows_of_it() -> None:
         network.links[0].say(*[{"type": "ack", "ackId": future.ack_id, "success": True} for future in futures])
         wait_until(lambda: len(counted) == 2)
     assert counted == [2, 2]
+
+
+def test_flush_returns_when_the_futures_are_done() -> None:
+    # It did when they were about to be.
+    network = Network()
+    network.on_command = lambda link, command: True
+    entered, release = threading.Event(), threading.Event()
+    with memory_client(network) as client:
+        futures = [client.send_to_group_nowait("g", "x") for _ in range(2)]
+        futures[0].add_done_callback(lambda future: (entered.set(), release.wait(scaled(10))))
+        network.links[0].say(*[{"type": "ack", "ackId": future.ack_id, "success": True} for future in futures])
+        assert entered.wait(scaled(5))
+        with run_thread(lambda: [client.flush(scaled(10)), futures[1].done()]) as flushing:
+            assert not flushing.done.wait(0.05)
+            release.set()
+            assert flushing.result() == [None, True]
+
+
+def test_flush_gives_up_on_a_callback_that_does_not_end() -> None:
+    network = Network()
+    network.on_command = lambda link, command: True
+    entered, release = threading.Event(), threading.Event()
+    with memory_client(network) as client:
+        futures = [client.send_to_group_nowait("g", "x") for _ in range(2)]
+        futures[0].add_done_callback(lambda future: (entered.set(), release.wait(scaled(10))))
+        network.links[0].say(*[{"type": "ack", "ackId": future.ack_id, "success": True} for future in futures])
+        assert entered.wait(scaled(5))
+        with pytest.raises(FlushTimeout, match="callback"):
+            client.flush(MS)
+        release.set()
 
 
 def test_a_client_without_conversations_ignores_them() -> None:

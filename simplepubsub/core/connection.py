@@ -194,7 +194,7 @@ class Connection:
             due = self.timers.received(now, pong, size)
             if acks:
                 settled = self.engine.session.acknowledge(acks)
-                self.engine.sender.count_locked(settled)
+                self.engine.sender.answered_locked(settled)
                 self.engine.freed_locked()
             if replies and self.engine.connection is self:
                 self.engine.conversations.received_locked(replies, now)
@@ -260,8 +260,10 @@ class Connection:
         with self._mutex:
             done = engine.session.wrote()
             if done:
+                engine.sender.written = done
                 engine.freed_locked()
-        engine.sender.complete_written(done)
+        if done:
+            engine.sender.complete_written(done)
 
     def kick_locked(self) -> None:
         """Tell the writer that there is something to write; while it writes it looks by itself before it waits."""

@@ -294,6 +294,7 @@ class Engine:
             assert supervisor is not None
             replayed, uncertain = self.session.begin(self._rejoins_locked(), self.options.replay_unacked)
             self.counters["replayed"] += replayed
+            self.sender.uncertain = uncertain
             gap = Gap(old_id or "", event.connection_id, last) if supervisor.established else None
             if gap is not None:
                 self.counters["gaps"] += 1

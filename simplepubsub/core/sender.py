@@ -7,7 +7,7 @@ Data flow: encode (caller) -> `Session` (mutex) -> writer thread, or the caller 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, Optional, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from ..exceptions import AckTimeout, ClientStopped, DeliveryUncertain, FlushTimeout, OutboxFull, SendMessageError, fresh
 from .deadline import Deadline, wait_done
@@ -29,6 +29,11 @@ class Sender:
         self._mutex = mutex  # the engine's
         self.session = session  # guarded by it
         self._counters = counters
+        # What the session has let go and whose futures are being completed, so that `flush` can wait for them. Set
+        # under the mutex by the thread that completes them, and cleared by it when it has.
+        self.answered: Sequence[Tuple[Entry, Ack]] = ()  # the reader
+        self.written: Sequence[Entry] = ()  # the writer
+        self.uncertain: Sequence[Entry] = ()  # the supervisor, or the reader of the next connection
 
     def submit(
         self,
@@ -153,6 +158,10 @@ class Sender:
                 self._engine.wait_changed_locked(remaining)
             if run is not None and run.oldest_left <= mark:
                 raise self._engine.stopped_error()  # they are settled because stop() failed them
+            leaving = [entry for entry, _ in self.answered] + [*self.written, *self.uncertain]
+        for entry in leaving:
+            if entry.serial <= mark and not entry.future.done() and not wait_done(entry.future, deadline):
+                raise FlushTimeout("a callback of a send has taken longer than %s s" % timeout, unacked=0)
 
     def pause_before_retry(self, seconds: float) -> None:
         """Wait between two attempts of one send; a stop ends it. Raises ClientStopped."""
@@ -164,8 +173,9 @@ class Sender:
                     raise self._engine.stopped_error()
                 self._engine.wait_changed_locked(deadline.remaining())
 
-    def count_locked(self, settled: List[Tuple[Entry, Ack]]) -> None:
-        """Count answered entries; before anybody can know of the answers, so that who does finds them counted."""
+    def answered_locked(self, settled: List[Tuple[Entry, Ack]]) -> None:
+        """Count answered entries, before anybody can know of the answers; `complete` must follow."""
+        self.answered = settled
         acked = failed = 0
         for entry, ack in settled:
             if entry.restores is None:  # rejoins are not counted as sent either
@@ -178,25 +188,31 @@ class Sender:
 
     def complete(self, settled: List[Tuple[Entry, Ack]]) -> None:
         """Complete the futures of answered entries (reader thread, no lock held)."""
-        for entry, ack in settled:
-            if ack.ok:
-                entry.future.set_result(None)
-                continue
-            error = SendMessageError(
-                "the service refused %s: %s" % (ack.name or "the message", ack.message),
-                ack_id=ack.ack_id,
-                name=ack.name,
-                message=ack.message,
-                error_detail=AckError(ack.name, ack.message),
-            )
-            entry.future.set_exception(error)
-            if entry.restores is not None:
-                self._engine.listeners.emit("rejoin-group-failed", RejoinGroupFailedArgs(entry.restores, error))
+        try:
+            for entry, ack in settled:
+                if ack.ok:
+                    entry.future.set_result(None)
+                    continue
+                error = SendMessageError(
+                    "the service refused %s: %s" % (ack.name or "the message", ack.message),
+                    ack_id=ack.ack_id,
+                    name=ack.name,
+                    message=ack.message,
+                    error_detail=AckError(ack.name, ack.message),
+                )
+                entry.future.set_exception(error)
+                if entry.restores is not None:
+                    self._engine.listeners.emit("rejoin-group-failed", RejoinGroupFailedArgs(entry.restores, error))
+        finally:
+            self.answered = ()
 
     def complete_written(self, entries: List[Entry]) -> None:
         """Complete fire-and-forget futures whose bytes were written (writer thread, no lock held)."""
-        for entry in entries:
-            entry.future.set_result(None)
+        try:
+            for entry in entries:
+                entry.future.set_result(None)
+        finally:
+            self.written = ()
 
     def fail(self, entries: Iterable[Entry], error: Callable[[Entry], BaseException]) -> None:
         """Fail entries, each with an exception of its own (no lock held)."""
@@ -220,10 +236,8 @@ class Sender:
     def fail_uncertain(self, entries: List[Entry]) -> None:
         """Fail entries that were written and whose answer will never come."""
         self._counters["dropped"] += len(entries)
-        self.fail(
-            entries,
-            lambda entry: DeliveryUncertain(
-                "the connection was lost after the message was sent: it may or may not have been delivered",
-                ack_id=entry.ack_id,
-            ),
-        )
+        text = "the connection was lost after the message was sent: it may or may not have been delivered"
+        try:
+            self.fail(entries, lambda entry: DeliveryUncertain(text, ack_id=entry.ack_id))
+        finally:
+            self.uncertain = ()

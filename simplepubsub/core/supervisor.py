@@ -314,7 +314,7 @@ class Supervisor:
             cut_short = []
             if engine.connection is connection:  # otherwise stop() was faster and the session is no longer ours
                 engine.connection = None
-                cut_short = engine.session.link_lost()
+                cut_short = engine.sender.uncertain = engine.session.link_lost()
                 engine.conversations.link_lost_locked()
             cause = connection.cause
         engine.sender.fail_uncertain(cut_short)

@@ -113,7 +113,7 @@ class Sending:
     def flush(self, timeout: Optional[float] = None) -> None:
         """Wait until everything sent before this call is acknowledged, or written if no acknowledgement was wanted.
 
-        Failed sends count as settled; their futures tell. Safe from any thread.
+        Failed sends count as settled; their futures, which are all done then, tell. Safe from any thread.
         Raises: FlushTimeout (a builtin TimeoutError too), ClientStopped, ForkedError, InvalidArgument.
         """
         self._sender.flush(timeout)
