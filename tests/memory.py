@@ -216,7 +216,7 @@ class Link:
             self._room = None
             self.changed.notify_all()
 
-    def wait(self, predicate: Callable[[], Any], what: str = "", timeout: float = 5.0) -> Any:
+    def wait(self, predicate: Callable[[], Any], what: str = "", timeout: float = 10.0) -> Any:
         """Wait until ``predicate()`` is true, asked whenever something arrives or ends, and return its value."""
         with self.changed:
             value = self.changed.wait_for(predicate, scaled(timeout))
@@ -234,7 +234,7 @@ class Link:
         with self.changed:
             return [command for command in self.commands if command["type"] == kind]
 
-    def wait_for(self, kind: str, count: int = 1, timeout: float = 5.0) -> Dict[str, Any]:
+    def wait_for(self, kind: str, count: int = 1, timeout: float = 10.0) -> Dict[str, Any]:
         """Wait for the ``count``-th command of one type and return it."""
         self.wait(lambda: len([c for c in self.commands if c["type"] == kind]) >= count,
                   "%d of %s" % (count, kind), timeout)
@@ -281,6 +281,8 @@ class Network:
 
     def connect(self, url: str, timeout: Optional[float], aborted: threading.Event) -> Transport:
         with self.changed:
+            if aborted.is_set():  # before the dial began
+                raise ConnectError("the attempt was given up")
             self.urls.append(url)
             self.changed.notify_all()
             if self.failures:
@@ -288,9 +290,9 @@ class Network:
             if self.down is not None:
                 raise self.down
             while self.hold:
-                self.changed.wait()
                 if aborted.is_set():
                     raise ConnectError("the attempt was given up")
+                self.changed.wait()
             link = Link(self, url, len(self.links))
             transport = self.transport(link)
         self.greet(link)
@@ -319,14 +321,14 @@ class Network:
         elif "ackId" in command:
             link.ack(command["ackId"])
 
-    def wait_links(self, count: int, timeout: float = 5.0) -> Link:
+    def wait_links(self, count: int, timeout: float = 10.0) -> Link:
         """Wait until ``count`` connections were made and return the last of them."""
         with self.changed:
             if not self.changed.wait_for(lambda: len(self.links) >= count, scaled(timeout)):
                 raise AssertionError("waited in vain for %d connections, got %d" % (count, len(self.links)))
             return self.links[count - 1]
 
-    def wait_dials(self, count: int, timeout: float = 5.0) -> str:
+    def wait_dials(self, count: int, timeout: float = 10.0) -> str:
         """Wait until ``count`` dials were made and return the URL of the last of them."""
         with self.changed:
             if not self.changed.wait_for(lambda: len(self.urls) >= count, scaled(timeout)):

@@ -117,7 +117,7 @@ class Desk:
             self.streams.pop(stream_id, None)
             self._closed(link, stream_id, name)
 
-    def wait(self, predicate: Callable[[], Any], timeout: float = 5.0) -> Any:
+    def wait(self, predicate: Callable[[], Any], timeout: float = 10.0) -> Any:
         """Wait until ``predicate()`` is true and return its value."""
         with self.changed:
             value = self.changed.wait_for(predicate, scaled(timeout))
