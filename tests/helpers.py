@@ -57,7 +57,7 @@ def thread_dump(threads: Optional[Iterable[threading.Thread]] = None) -> str:
     return "".join(parts)
 
 
-def wait_until(predicate: Callable[[], Any], timeout: float = 5.0, message: str = "") -> Any:
+def wait_until(predicate: Callable[[], Any], timeout: float = 10.0, message: str = "") -> Any:
     """Return the first true value of `predicate`, asked every few milliseconds; AssertionError after `timeout`.
 
     The one home of polling. Where the thing waited for can announce itself, wait for the announcement instead.
@@ -138,7 +138,7 @@ class Recorder:
         with self._changed:
             self._events.clear()
 
-    def wait_for(self, n: int, timeout: float = 5.0, name: Optional[str] = None) -> List[Any]:
+    def wait_for(self, n: int, timeout: float = 10.0, name: Optional[str] = None) -> List[Any]:
         """Wait until `n` events (of one name, if given) are there and return their payloads, all of them so far."""
         with self._changed:
             if not self._changed.wait_for(lambda: len(self.payloads(name)) >= n, scaled(timeout)):
@@ -146,7 +146,7 @@ class Recorder:
                 raise AssertionError(f"waited {scaled(timeout):g} s in vain for {wanted}; got {self.names}")
             return self.payloads(name)
 
-    def wait_event(self, name: str, timeout: float = 5.0, count: int = 1) -> Any:
+    def wait_event(self, name: str, timeout: float = 10.0, count: int = 1) -> Any:
         """Wait for the `count`-th event called `name` and return its payload."""
         return self.wait_for(count, timeout, name)[count - 1]
 
@@ -158,7 +158,7 @@ class run_thread:
     leaving.
     """
 
-    def __init__(self, fn: Callable[..., Any], *args: Any, join_timeout: float = 10.0, name: str = "", **kwargs: Any):
+    def __init__(self, fn: Callable[..., Any], *args: Any, join_timeout: float = 20.0, name: str = "", **kwargs: Any):
         self.done = threading.Event()
         self.thread = threading.Thread(target=self._main, name=name or f"run_thread-{getattr(fn, '__name__', fn)}",
                                        daemon=True)

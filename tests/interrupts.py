@@ -64,7 +64,7 @@ def blocked():
 
 def announce():
     started.wait()
-    wait_until(blocked, 15)
+    wait_until(blocked, 60)
     print("blocked")
 
 started = threading.Event()
@@ -74,7 +74,7 @@ try:
     started.set()
     %(call)s
 except KeyboardInterrupt:
-    print("interrupted", time.monotonic() - float(sys.stdin.readline()) < 5)
+    print("interrupted", time.monotonic() - float(sys.stdin.readline()) < 20)
 else:
     print("returned")
 %(after)s
@@ -87,17 +87,17 @@ def interrupt_when_blocked(
 ) -> ChildResult:
     """Run code in a process of its own (``args`` in sys.argv), with a Ctrl-C when ``call``, one line, waits.
 
-    The call must end within five seconds, and the rest by itself; returns how. ``when`` is called before the signal,
+    The call must end within twenty seconds, and the rest by itself; returns how. ``when`` is called before the signal,
     once the call waits.
     """
     code = _CHILD % {"before": before, "call": call, "after": after}
-    with subprocess_python(code, *args) as child:
-        child.wait_line("blocked")
+    with subprocess_python(code, *args, timeout=60) as child:
+        child.wait_line("blocked", timeout=30)
         if when is not None:
             when()
         child.send_line(str(time.monotonic()))
         child.interrupt()
-        child.wait_line("interrupted True")
-        result = child.wait(10)
+        child.wait_line("interrupted True", timeout=30)
+        result = child.wait(30)
     assert result.returncode == 0 and "done" in result.stdout, result
     return result

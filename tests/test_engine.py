@@ -51,6 +51,7 @@ def make_client(network: Network) -> Iterator[Maker]:
 
     def make(credential: Any = URL, **options: Any) -> Any:
         options.setdefault("reconnect_retry", SOON)
+        options.setdefault("close_timeout", scaled(20))
         client = memory_client(network, credential, **options)
         made.append(client)
         return client
@@ -92,6 +93,26 @@ def set_options(client: Any, **changes: Any) -> None:
 
 def wait_state(client: Any, state: str) -> None:
     wait_until(lambda: client.state == state, message="state %s" % state)
+
+
+def collected(reference: Any) -> bool:
+    """Collect garbage and say whether it took what ``reference`` points to: a thread may hold it for a moment more."""
+    gc.collect()
+    return reference() is None
+
+
+def after_sign_of_life(client: Any) -> None:
+    """Wait until a last chance is taken, and wake the supervisor, which sleeps until the end of the chance."""
+    engine = client._engine
+    wait_until(lambda: engine.connection.timers._last_chance is None)
+    with engine.mutex:
+        engine.wake.notify_all()
+
+
+def mute(link: Link) -> None:
+    """Accept the connection, and answer nothing on it."""
+    link.silent = True
+    link.say_connected()
 
 
 # --- start and stop ---------------------------------------------------------------------------------------------------
@@ -138,12 +159,22 @@ def test_start_is_tried_once(network: Network, make_client: Maker) -> None:
     assert len(network.urls) == 1
 
 
-def test_a_service_that_never_accepts_is_a_timeout_that_says_so(network: Network, make_client: Maker) -> None:
+def test_a_service_that_never_accepts_is_a_timeout_that_says_so(
+    network: Network, make_client: Maker, monkeypatch: Any
+) -> None:
     # It used to say that the peer had ended the connection, which was our own abort.
     network.greet = lambda link: None
     client = make_client()
+    really_start = connection_module.Connection.start
+
+    def late(self: Any) -> None:
+        really_start(self)
+        # The limit comes while the connection waits for its greeting, and not during the dial.
+        self.engine.supervisor._start_deadline._end = time.monotonic() + 20 * MS
+
+    monkeypatch.setattr(connection_module.Connection, "start", late)
     with pytest.raises(ConnectTimeout, match="connected message") as caught:
-        client.start(timeout=50 * MS)
+        client.start(timeout=scaled(60))
     assert "lost" not in str(caught.value)
     assert network.links[0].released == 1
     assert client.state == "stopped"
@@ -155,7 +186,7 @@ def test_a_dial_that_hangs_ends_by_the_limit_of_start(network: Network, make_cli
     before = time.monotonic()
     with pytest.raises(ConnectTimeout, match="connecting took too long"):
         client.start(timeout=50 * MS)
-    assert time.monotonic() - before < scaled(2)
+    assert time.monotonic() - before < scaled(10)
 
 
 def test_start_twice_and_start_from_two_threads(network: Network, make_client: Maker) -> None:
@@ -207,14 +238,14 @@ def test_stop_in_every_state(network: Network, make_client: Maker, state: str) -
         wait_state(client, "disconnected")
         last += [Reason.LOST, Reason.RETRY, Reason.ATTEMPT_FAILED]
     before = time.monotonic()
-    client.stop()
-    assert time.monotonic() - before < scaled(2)
+    client.stop(timeout=scaled(60))
+    assert time.monotonic() - before < scaled(10)
     assert client.state == "stopped"
     assert reasons(moves) == [*last, Reason.STOP_CALLED]
     if blocked is not None:
         assert isinstance(blocked.exception(), ClientStopped)
         blocked.__exit__(None, None, None)
-    assert all(link.released == 1 for link in network.links)
+    wait_until(lambda: all(link.released == 1 for link in network.links))  # a dial may be on its last lines
     client.stop()  # does nothing
 
 
@@ -236,7 +267,7 @@ def test_stop_is_bounded_when_the_peer_does_not_read(network: Network, make_clie
     future = client.send_to_group_nowait("g", "x" * 1000)
     before = time.monotonic()
     client.stop(timeout=100 * MS)
-    assert time.monotonic() - before < scaled(1.5)
+    assert time.monotonic() - before < scaled(10)
     assert client.state == "stopped"
     assert isinstance(future.exception(scaled(5)), ClientStopped)
     wait_until(lambda: network.links[0].released == 1)
@@ -266,7 +297,7 @@ def test_stop_while_another_thread_is_about_to_start(
     def late(self: Any) -> None:
         stopping.append(run_thread(client.stop))
         stopping[0].__enter__()
-        stopping[0].done.wait(scaled(0.2))
+        assert stopping[0].done.wait(scaled(10))
         really_start(self)
 
     monkeypatch.setattr(supervisor_module.Supervisor, "start", late)
@@ -298,7 +329,7 @@ def test_a_thread_that_cannot_be_started_leaves_a_stopped_client(
 
 def test_a_listener_of_stopped_may_start_the_client_again(network: Network, make_client: Maker) -> None:
     # stop() used to wait for the dispatcher of the new run, and then told it to throw events away.
-    client = make_client(close_timeout=scaled(5))
+    client = make_client(close_timeout=scaled(60))
     connected = Recorder().attach(client, "connected", "group-message")
     again = threading.Event()
 
@@ -311,7 +342,7 @@ def test_a_listener_of_stopped_may_start_the_client_again(network: Network, make
     client.start()
     before = time.monotonic()
     client.stop()
-    assert time.monotonic() - before < scaled(2)
+    assert time.monotonic() - before < scaled(10)
     connected.wait_for(2, name="connected")
     network.wait_links(2).say(network.links[1].message("hello", 1))
     assert connected.wait_event("group-message").data == "hello"
@@ -328,7 +359,7 @@ def test_a_listener_that_blocks_does_not_hold_stop_and_the_next_run_hears_events
         heard.record("slow", event.data)
         if event.data == 1:
             inside.set()
-            release.wait(scaled(10))
+            release.wait(scaled(60))
 
     client.on("group-message", slow)
     client.start()
@@ -372,10 +403,10 @@ def test_recovery_of_a_quiet_service_is_done_after_a_while(
     recovered = Recorder().attach(client, "recovered")
     client.start()
 
-    def mute(link: Link) -> None:
+    def mute_recovery(link: Link) -> None:
         link.silent = True
 
-    network.greet = mute
+    network.greet = mute_recovery
     network.links[0].cut()
     recovered.wait_event("recovered")
     assert client.is_connected()
@@ -475,7 +506,7 @@ def test_the_answer_at_the_last_moment_of_an_attempt_does_not_break_the_supervis
     # A connected message between the end of the budget and the end of the reader moved the state to CONNECTED behind
     # the supervisor's back; its next transition was not in the table and the client stopped with an AssertionError.
     client = make_client(start_timeout=500 * MS)
-    client.start()
+    client.start(timeout=scaled(30))
     network.greet = lambda link: None
     really_drop = supervisor_module.Supervisor._drop
 
@@ -550,6 +581,7 @@ def test_auto_reconnect_off_still_recovers_but_makes_no_new_session(network: Net
 def test_connections_that_die_at_once_are_not_dialled_in_a_loop(
     network: Network, make_client: Maker, monkeypatch: Any
 ) -> None:
+    monkeypatch.setattr(supervisor_module, "STABLE_AFTER", 3600.0)
     client = make_client(reconnect_retry=RetryPolicy(base=60.0, maximum=60.0))
     client.start()
 
@@ -579,28 +611,30 @@ def test_ping_measures_latency(network: Network, make_client: Maker) -> None:
 
 def test_latency_counts_from_the_ping_that_was_answered(network: Network, make_client: Maker) -> None:
     # With one ping unanswered and the next one sent, the late answer was measured against the wrong ping.
+    network.greet = mute
     client = make_client(ping_interval=40 * MS, idle_timeout=None)
     client.start()
     link = network.links[0]
-    link.silent = True
     link.wait_for("ping", 3)
     link.say({"type": "pong"})
     wait_until(lambda: client.latency is not None)
     assert client.latency >= 80 * MS - 5 * MS
+    link.silent = False
 
 
 @pytest.mark.parametrize("answers", [False, True])
 def test_idle_detection(network: Network, make_client: Maker, monkeypatch: Any, answers: bool) -> None:
-    if not answers:
-        monkeypatch.setattr(timers_module, "LAST_CHANCE", 30 * MS)
+    monkeypatch.setattr(timers_module, "LAST_CHANCE", scaled(60) if answers else 30 * MS)
+    network.greet = network.accept if answers else lambda link: network.accept(link) if link.index else mute(link)
     client = make_client(ping_interval=None, idle_timeout=60 * MS)
     recovered = Recorder().attach(client, "recovered")
     client.start()
     link = network.links[0]
-    link.silent = not answers
     link.wait_for("ping")  # the last chance
     if answers:
-        link.wait_for("ping", 3)
+        for count in (2, 3):
+            after_sign_of_life(client)
+            link.wait_for("ping", count)
         assert client.is_connected()
         assert len(network.links) == 1
     else:
@@ -611,18 +645,18 @@ def test_idle_detection(network: Network, make_client: Maker, monkeypatch: Any, 
 
 
 def test_any_traffic_is_a_sign_of_life(network: Network, make_client: Maker, monkeypatch: Any) -> None:
-    monkeypatch.setattr(timers_module, "LAST_CHANCE", 300 * MS)
-    client = make_client(ping_interval=None, idle_timeout=100 * MS)
+    monkeypatch.setattr(timers_module, "LAST_CHANCE", scaled(60))
+    network.greet = mute  # no ping is answered
+    client = make_client(ping_interval=None, idle_timeout=50 * MS)
     client.start()
     link = network.links[0]
-    link.silent = True  # no ping is answered
-    end = time.monotonic() + 1000 * MS
-    pause = threading.Event()
-    while time.monotonic() < end:
+    for count in range(1, 6):
+        link.wait_for("ping", count)  # the last chance; another one comes only after a sign of life
         link.push((0xA, b""))  # an unasked pong
-        pause.wait(5 * MS)
+        after_sign_of_life(client)
     assert len(network.links) == 1
     assert not link.aborted
+    link.silent = False
 
 
 def test_a_websocket_ping_is_answered_with_its_payload(network: Network, make_client: Maker) -> None:
@@ -723,11 +757,14 @@ def test_a_paused_reader_goes_on_while_something_waits_for_an_answer(network: Ne
 
 def test_a_paused_client_is_not_taken_for_dead(network: Network, make_client: Maker, monkeypatch: Any) -> None:
     monkeypatch.setattr(timers_module, "LAST_CHANCE", 10 * MS)
-    client = make_client(max_inbox=4, protocol="json", ping_interval=None, idle_timeout=30 * MS)
+    client = make_client(max_inbox=4, protocol="json", ping_interval=None, idle_timeout=3600)
     client.start()
     link = network.links[0]
     link.say(*[link.message(n) for n in range(4)])
     wait_until(lambda: client._engine.receiver._paused)
+    with client._engine.mutex:  # not before it pauses: until then it may be taken for dead
+        client._engine.connection.timers._idle_timeout = 30 * MS
+        client._engine.wake.notify_all()
     assert not link.wait_quietly(lambda: link.aborted, 150 * MS)
     assert [client.receive(scaled(5)).data for _ in range(4)] == list(range(4))
 
@@ -1056,6 +1093,7 @@ def test_ack_timeout_tells_whether_the_message_left(network: Network, make_clien
     client = make_client()
     client.start()
     network.on_command = lambda link, command: True
+    wait_until(lambda: client._engine.connection._writer_idle)  # this thread writes it then, at once
     with pytest.raises(AckTimeout) as caught:
         client.send_to_group("g", "written", timeout=20 * MS)
     assert caught.value.written
@@ -1068,11 +1106,11 @@ def test_ack_timeout_tells_whether_the_message_left(network: Network, make_clien
     assert not caught.value.written
     assert client.stats()["unacked"] == 0
     client.flush(timeout=scaled(5))  # a withdrawn send is nothing to wait for
+    network.on_command = lambda link, command: False
     network.hold = False
     with network.changed:
         network.changed.notify_all()
     network.wait_links(2)
-    network.on_command = lambda link, command: False
     client.send_to_group("g", "later", timeout=scaled(5))
     assert [command["data"] for command in network.links[1].of("sendToGroup")] == ["later"]
 
@@ -1103,7 +1141,7 @@ def test_flush_counts_a_failed_send_as_settled(network: Network, make_client: Ma
     network.on_command = lambda link, command: (link.ack(command["ackId"], "Forbidden"), True)[1]
     future = client.send_to_group_nowait("g", "x")
     client.flush(timeout=scaled(5))
-    assert isinstance(future.exception(scaled(5)), SendMessageError)
+    assert isinstance(future.exception(0), SendMessageError)
 
 
 def test_flush_is_woken_by_stop(network: Network, make_client: Maker) -> None:
@@ -1295,7 +1333,7 @@ def test_a_provider_that_blocks_holds_nobody(network: Network, make_client: Make
 
     def provider() -> str:
         asked.set()
-        release.wait(scaled(20))
+        release.wait(scaled(60))
         return URL
 
     client = make_client(provider)
@@ -1305,7 +1343,11 @@ def test_a_provider_that_blocks_holds_nobody(network: Network, make_client: Make
         wait_until(lambda: client.state == "connecting")
         client.stop(timeout=scaled(2))
         assert isinstance(starting.exception(), ClientStopped)
+    dialers = [t for t in threading.enumerate() if t.name == client._engine.name + "-dialer"]
+    assert dialers
     release.set()
+    for dialer in dialers:
+        dialer.join(scaled(10))
     assert client.state == "stopped"
     assert not network.links  # what the provider returned afterwards is thrown away
 
@@ -1324,8 +1366,7 @@ def test_a_forgotten_client_stops_by_itself(network: Network, monkeypatch: Any, 
         network.wait_dials(3)
     engine, gone = client._engine, weakref.ref(client)
     del client
-    gc.collect()
-    assert gone() is None
+    wait_until(lambda: collected(gone))
     wait_until(lambda: engine.state == "stopped")
     wait_until(lambda: network.links[0].released == 1)
 
@@ -1334,8 +1375,7 @@ def test_a_client_that_nobody_started_leaves_nothing(network: Network) -> None:
     client = memory_client(network)
     gone = weakref.ref(client._engine)
     del client
-    gc.collect()
-    assert gone() is None
+    assert collected(gone)
 
 
 def test_an_exception_of_ours_stops_the_client_instead_of_hanging_it(
@@ -1483,9 +1523,9 @@ def test_a_forgotten_client_says_why_it_stopped(network: Network, monkeypatch: A
     client = memory_client(network)
     client.on("group-message", lambda: None)
     client.start()
-    engine = client._engine
+    engine, gone = client._engine, weakref.ref(client)
     del client
-    gc.collect()
+    wait_until(lambda: collected(gone))
     wait_until(lambda: engine.state == "stopped")
     wait_until(lambda: "nobody holds the client" in caplog.text)
 
@@ -1551,7 +1591,7 @@ def test_stop_waits_for_a_dispatcher_that_is_already_on_its_way_out(
 
     def lingers() -> None:
         dispatch()
-        release.wait(scaled(10))
+        release.wait(scaled(60))
 
     join = supervisor_module.Supervisor.join
 
@@ -1580,7 +1620,7 @@ def test_a_start_waits_for_what_a_stop_in_a_hurry_left_running(
     finish = connection_module.Connection.finish
 
     def slow(self: Any, grace: float) -> None:
-        release.wait(scaled(10))
+        release.wait(scaled(60))
         finish(self, grace)
 
     monkeypatch.setattr(connection_module.Connection, "finish", slow)

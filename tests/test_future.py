@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from simplepubsub.core.future import SendFuture
-from tests.helpers import run_thread
+from tests.helpers import run_thread, scaled, wait_until
 
 
 def test_result_before_anyone_looks():
@@ -33,10 +33,10 @@ def test_result_after_a_wait_began():
     def wait():
         with future._condition:
             waiting.set()
-        return future.result(5)
+        return future.result(scaled(10))
 
     with run_thread(wait) as thread:
-        assert waiting.wait(5)
+        assert waiting.wait(scaled(5))
         future.set_result("here")
         assert thread.result(5) == "here"
 
@@ -75,9 +75,10 @@ def test_wait_and_as_completed_mix_finished_and_pending_futures():
     assert done == {early} and pending == {late}
 
     def collect():
-        return [future.result(0) for future in concurrent.futures.as_completed([early, late], 5)]
+        return [future.result(0) for future in concurrent.futures.as_completed([early, late], scaled(5))]
 
     with run_thread(collect) as thread:
+        wait_until(lambda: late._waiters)  # finished ones come in any order
         late.set_result("late")
         assert thread.result(5) == ["early", "late"]
 
@@ -89,11 +90,11 @@ def test_no_wake_up_is_lost_when_result_and_interest_race(switch_interval):
         barrier = threading.Barrier(2)
 
         def settle(future=future, barrier=barrier):
-            barrier.wait(5)
+            barrier.wait(scaled(10))
             future.set_result(True)
 
         thread = threading.Thread(target=settle)
         thread.start()
-        barrier.wait(5)
-        assert future.result(5) is True
-        thread.join(5)
+        barrier.wait(scaled(10))
+        assert future.result(scaled(10)) is True
+        thread.join(scaled(10))

@@ -87,7 +87,7 @@ def test_a_timeout_of_zero_does_not_wait() -> None:
     for timeout in (0, 0.0):
         with pytest.raises(ReceiveTimeout, match=r"no message within 0(\.0)? s"):
             inbox.get(timeout)
-    assert time.monotonic() - began < scaled(1)
+    assert time.monotonic() - began < scaled(5)
     inbox.put(["there"])
     assert inbox.get(0) == "there"
 
@@ -145,11 +145,11 @@ def test_many_consumers_get_everything_once_and_each_of_them_in_order(switch_int
     def consume(mine: List[int]) -> None:
         with pytest.raises(ClientStopped):
             while True:
-                mine.append(inbox.get(None if len(mine) % 2 else scaled(10)))
+                mine.append(inbox.get(None if len(mine) % 2 else scaled(30)))
 
     with contextlib.ExitStack() as stack:
         for mine in taken:
-            stack.enter_context(run_thread(consume, mine))
+            stack.enter_context(run_thread(consume, mine, join_timeout=60))
         position = 0
         while position < total:
             size = position % 7 + 1
@@ -284,9 +284,10 @@ def test_a_reader_that_pauses_when_full_always_goes_on(limit: int, switch_interv
             if inbox.full:
                 with room:
                     inbox.watch_drain(True)
-                    assert room.wait_for(lambda: inbox.drained, scaled(10)), "nobody told the reader"
+                    assert room.wait_for(lambda: inbox.drained, scaled(30)), "nobody told the reader"
                     inbox.watch_drain(False)
 
-    with run_thread(read, join_timeout=60), run_thread(lambda: [inbox.get(10) for _ in range(total // 2)]) as other:
-        mine = [inbox.get(scaled(10)) for _ in range(total - total // 2)]
+    half = [scaled(30)] * (total // 2)
+    with run_thread(read, join_timeout=60), run_thread(lambda: [inbox.get(limit) for limit in half]) as other:
+        mine = [inbox.get(scaled(30)) for _ in range(total - total // 2)]
         assert sorted(mine + other.result(60)) == list(range(total))

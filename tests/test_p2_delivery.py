@@ -13,7 +13,7 @@ from simplepubsub.core import timers as timers_module
 from simplepubsub.exceptions import DeliveryUncertain, MessagesLost, ReceiveTimeout, SendMessageError
 from simplepubsub.server import Limits
 from simplepubsub.webpubsub import Gap, RetryPolicy, WebPubSubClient
-from tests.helpers import MS, Recorder, run_thread, wait_until
+from tests.helpers import MS, Recorder, run_thread, scaled, wait_until
 
 
 def has_protobuf():
@@ -58,6 +58,16 @@ class Scene:
         self.proxy.cut()  # what the fault left half open, so that the service notices as well
         wait_until(lambda: self.proxy.connections == 0)
 
+    def lose_patience(self):
+        """Let the client take the present connection for dead as soon as it is silent.
+
+        Not from the start, nor for the connections to come: a busy machine is silent for a while, too.
+        """
+        engine = self.client._engine
+        with engine.mutex:
+            engine.connection.timers._idle_timeout = 150 * MS
+            engine.wake.notify_all()
+
     def come_back(self, outcome):
         """Let the client through again, into the old session or a new one; return when it is connected."""
         if outcome == "refused":
@@ -86,9 +96,9 @@ class Scene:
         return got + self._up_to_end(self.witness)
 
     def _up_to_end(self, witness):
-        got = [witness.receive(10).data]
+        got = [witness.receive(scaled(10)).data]
         while got[-1] != "end":
-            got.append(witness.receive(10).data)
+            got.append(witness.receive(scaled(10)).data)
         return got[:-1]
 
     def written(self):
@@ -155,7 +165,7 @@ def reset_before_execution(scene, send):
     scene.proxy.stall("up")
     futures = [send("w1"), send("w2")]
     stray = scene.client.send_to_group_nowait("room", "stray", ack=False)
-    assert stray.result(5) is None  # written, and it gets no further than the proxy
+    assert stray.result(scaled(5)) is None  # written, and it gets no further than the proxy
     return futures, 0, scene.proxy.cut
 
 
@@ -203,7 +213,7 @@ def half_open(scene, send):
     scene.proxy.half_open()
     futures = [send("w1"), send("w2")]
     scene.written()
-    return futures, 0, lambda: None  # the client finds out by itself
+    return futures, 0, scene.lose_patience  # the client finds out by itself
 
 
 LOSSES = [
@@ -224,22 +234,21 @@ def outcome_id(value):
 @pytest.mark.parametrize("protocol, outcome", ALL_OUTCOMES, ids=["-".join(pair) for pair in ALL_OUTCOMES])
 @pytest.mark.parametrize("loss", LOSSES, ids=outcome_id)
 def test_p2_sends(scene, protocol, outcome, replay, loss):
-    options = {"idle_timeout": 150 * MS, "ping_interval": 50 * MS} if loss is half_open else {}
-    at = scene(protocol, outcome, replay_unacked=replay, **options)
+    at = scene(protocol, outcome, replay_unacked=replay)
     client = at.client
 
     def send(data, **flags):
         return client.send_to_group_nowait("room", data, **flags)
 
     settled = [send("a1"), send("a2")]
-    client.flush(5)
+    client.flush(scaled(5))
     written, executed, break_link = loss(at, send)
     at.lose(outcome, break_link)
     queued = [send("q1"), send("q2"), send("q3", ack=False), send("q4")]
     assert not any(future.done() for future in queued)
     assert not any(future.done() for future in written)
     at.come_back(outcome)
-    client.flush(10)
+    client.flush(scaled(10))
 
     before = ["a1", "a2"] + ["w1", "w2"][:executed]
     assert all(future.exception(0) is None for future in settled + queued)
@@ -288,7 +297,7 @@ def test_p2_blocking_sends(scene, protocol, outcome, replay):
             assert isinstance(error, DeliveryUncertain) and isinstance(error, SendMessageError) and error.ack_id
             assert at.seen() == []
             at.client.send_to_group("room", "x", ack_id=error.ack_id)  # the user's own decision
-            assert at.witness.receive(5).data == "x"
+            assert at.witness.receive(scaled(5)).data == "x"
 
 
 @pytest.mark.parametrize("sends", [1500, 5000])
@@ -301,7 +310,7 @@ def test_p2_more_sends_in_flight_than_the_service_remembers(scene, sends):
     wait_until(lambda: at.server.stats()["published"] >= 1000)
     at.lose(RECOVERED, at.proxy.cut)
     at.come_back(RECOVERED)
-    at.client.flush(20)
+    at.client.flush(scaled(20))
     assert at.seen() == list(range(sends))
 
 
@@ -318,7 +327,7 @@ def test_p2_groups_are_back_before_anything_is_replayed(scene, protocol, outcome
     at.client.send_to_group_nowait("second", "queued")
     at.come_back(outcome)
     # It would not hear itself if the replay were first.
-    assert [at.client.receive(5).data for _ in range(3)] == ["echoed", "echoed too", "queued"]
+    assert [at.client.receive(scaled(5)).data for _ in range(3)] == ["echoed", "echoed too", "queued"]
 
 
 @pytest.mark.parametrize("protocol, outcome", OUTCOMES[:2] + OUTCOMES[-1:], ids=outcome_id)
@@ -331,11 +340,11 @@ def test_p2_joins_and_leaves_in_flight_take_effect(scene, protocol, outcome):
     at.lose(outcome, at.proxy.cut)
     at.come_back(outcome)
     for future in futures:
-        assert future.result(5) is None
+        assert future.result(scaled(5)) is None
     assert at.client.groups == ("room",)
     at.witness.send_to_group("left", "not for it")
     at.witness.send_to_group("room", "for it")
-    assert at.client.receive(5).data == "for it"
+    assert at.client.receive(scaled(5)).data == "for it"
 
 
 # ---- the other direction ---------------------------------------------------------------------------------------------
@@ -368,14 +377,14 @@ def half_a_message(at):
 
 def silence(at):
     at.proxy.half_open()
+    at.lose_patience()
 
 
 @pytest.mark.parametrize("listen", [False, True], ids=["receive", "listener"])
 @pytest.mark.parametrize("protocol, outcome", ALL_OUTCOMES, ids=["-".join(pair) for pair in ALL_OUTCOMES])
 @pytest.mark.parametrize("loss", [cut_now, end_now, half_a_message, silence], ids=outcome_id)
 def test_p2_messages(scene, protocol, outcome, loss, listen):
-    options = {"idle_timeout": 150 * MS, "ping_interval": 50 * MS} if loss is silence else {}
-    at = scene(protocol, outcome, **options)
+    at = scene(protocol, outcome)
     client = at.client
     client.join_group("room")
     got = Recorder()
@@ -396,7 +405,7 @@ def test_p2_messages(scene, protocol, outcome, loss, listen):
         for number in range(20, 30):
             at.witness.send_to_group("room", number)  # nobody is there
         at.come_back(outcome)
-        client.flush(5)
+        client.flush(scaled(5))
         if outcome != RECOVERED:
             wait_until(lambda: client.stats()["unacked"] == 0)
             client.join_group("room")  # answered after the rejoin
@@ -440,12 +449,12 @@ def test_p2_gaps_can_be_raised(scene, protocol, outcome):
         at.client.join_group("room")
         at.witness.send_to_group("room", "after")
         at.witness.send_to_group("room", "more")
-        assert at.client.receive(5).data == "before"
+        assert at.client.receive(scaled(5)).data == "before"
         with pytest.raises(MessagesLost) as caught:
-            at.client.receive(5)
+            at.client.receive(scaled(5))
         assert caught.value.gap.old_connection_id == first_id
         assert caught.value.gap.new_connection_id == at.client.connection_id
-        first, second = at.client.receive(5), at.client.receive(5)
+        first, second = at.client.receive(scaled(5)), at.client.receive(scaled(5))
         assert (first.data, first.after_gap, second.data, second.after_gap) == ("after", True, "more", False)
 
 
@@ -472,7 +481,7 @@ def test_p2_listeners_and_receive_are_each_told_of_a_gap(scene):
     at.witness.send_to_group("room", "x")
     at.server.hub("hub").send_to_connection(at.client.connection_id, "y")
     assert seen.wait_event("group-message").after_gap
-    assert at.client.receive(5).after_gap
+    assert at.client.receive(scaled(5)).after_gap
 
 
 def test_p2_a_service_that_kept_too_much_says_so(scene):
@@ -481,23 +490,24 @@ def test_p2_a_service_that_kept_too_much_says_so(scene):
     at.lose(RECOVERED, at.proxy.cut)
     for number in range(450):
         at.witness.send_to_group("room", number)
-        at.witness.receive(5)
+        at.witness.receive(scaled(5))
     at.come_back("overflowed")
     at.client.join_group("room")
     at.witness.send_to_group("room", "after")
-    message = at.client.receive(5)
+    message = at.client.receive(scaled(5))
     assert message.data == "after" and message.after_gap
 
 
-def test_p2_large_messages_do_not_fill_the_window_of_the_service(scene):
+def test_p2_large_messages_do_not_fill_the_window_of_the_service(scene, monkeypatch):
     # They used to be acknowledged by count and once a second only: seventeen of 1 MiB ended the session.
-    at = scene(RELIABLE, RECOVERED, limits=Limits(patience=0.05), max_inbox=1000)
+    monkeypatch.setattr(timers_module, "SEQUENCE_ACK_INTERVAL", 3600.0)
+    at = scene(RELIABLE, RECOVERED, limits=Limits(patience=scaled(5)), max_inbox=1000)
     at.client.join_group("room")
     data = "x" * 1_000_000
     for _ in range(40):
         at.witness.send_to_group("room", data, no_echo=True)
     for _ in range(40):
-        assert at.client.receive(10).data == data
+        assert at.client.receive(scaled(10)).data == data
     assert at.client.stats()["gaps"] == 0 and at.server.stats()["overflowed"] == 0
 
 
@@ -512,9 +522,9 @@ def test_p2_close_codes_that_leave_the_session(scene, code):
     future = at.client.send_to_group_nowait("room", "once")
     wait_until(lambda: at.server.stats()["published"] == 1)
     at.server.faults.close_connections(code, "moving")
-    assert future.result(10) is None
+    assert future.result(scaled(10)) is None
     assert at.events.wait_event("recovered")
-    assert at.client.receive(5).data == "once"
+    assert at.client.receive(scaled(5)).data == "once"
     with pytest.raises(ReceiveTimeout):
         at.client.receive(20 * MS)
     assert at.client.connection_id == at.first_id
@@ -533,7 +543,7 @@ def test_p2_close_codes_that_end_the_session(scene, code):
     assert (at.server.stats()["refused_recoveries"] > 0) == (code == 1000)
     at.client.join_group("room")
     at.client.send_to_group("room", "x")
-    assert at.client.receive(5).after_gap
+    assert at.client.receive(scaled(5)).after_gap
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
@@ -554,10 +564,10 @@ def test_p2_a_second_cut_while_recovering(scene, monkeypatch, direction, offset)
     at.proxy.resume()
     at.proxy.wait_cuts(2)
     for future in futures:
-        assert future.result(10) is None
+        assert future.result(scaled(10)) is None
     for number in range(10, 15):
         at.client.send_to_group("room", number)
-    assert [at.client.receive(5).data for _ in range(15)] == list(range(15))
+    assert [at.client.receive(scaled(5)).data for _ in range(15)] == list(range(15))
     assert at.seen() == list(range(15))
     assert at.client.stats()["gaps"] == 0 and at.client.connection_id == at.first_id
 
@@ -576,7 +586,7 @@ def test_p2_losses_in_the_middle_of_coming_back_do_not_hide_uncertainty(scene):
     assert not future.done()
     at.server.faults.refuse_recovery(times=1)
     at.proxy.cut()
-    assert isinstance(future.exception(10), DeliveryUncertain)
+    assert isinstance(future.exception(scaled(10)), DeliveryUncertain)
     session.max_in_flight = held_back
     at.events.wait_event("gap")
     assert at.seen() == ["once"]

@@ -142,8 +142,10 @@ class Field:
                 # Anywhere in a frame, or in a handshake if somebody is still on the way back.
                 direction = self.rng.choice(["up", "down"])
                 self.proxy.cut_after(self.rng.randrange(20_000), direction)
-                with contextlib.suppress(AssertionError):
-                    self.proxy.wait_cuts(before + 1, timeout=0.5)  # the traffic may be over before
+                try:
+                    self.proxy.wait_cuts(before + 1, timeout=0.5)
+                except AssertionError:  # the traffic is over before, or slow
+                    self.proxy.cut()
                 self.proxy.cut_after(-1, direction)
             elif kind < 0.8:
                 self.proxy.cut()
@@ -160,7 +162,7 @@ class Field:
         for item in stats:
             for name in ("failed", "dropped", "gaps", "reconnects", "unacked", "outbox", "outbox_bytes", "inbox"):
                 assert item[name] == 0, (name, item)
-        assert sum(item["recoveries"] for item in stats) > 0
+        wait_until(lambda: sum(client.stats()["recoveries"] for client in self.clients) > 0)
         assert self.server.stats()["published"] == sent, "executed once each"
 
 
@@ -242,7 +244,8 @@ def slow_listener(made, messages):
     with run_thread(work, join_timeout=100) as worker:
         for _ in range(8):
             made.proxy.cut()
-            made.proxy.wait_bytes(made.proxy.bytes_up + 2000, timeout=60)
+            enough = made.proxy.bytes_up + 2000
+            wait_until(lambda enough=enough: worker.done.is_set() or made.proxy.bytes_up >= enough, timeout=60)
             if worker.done.is_set():
                 break
         worker.result(100)
@@ -251,8 +254,22 @@ def slow_listener(made, messages):
 
 
 def no_stall(made, messages):
-    """Acknowledged pipelined sends never stop for long."""
+    """Acknowledged pipelined sends never stop for long.
+
+    A busy machine may hold up one thread alone, and once: then another look is taken. A stall of ours comes again.
+    """
     client = made.client()
+    for left in (2, 1, 0):
+        slowest, longest = pauses(client, messages)
+        print("longest pause %.0f ms, of the machine %.0f ms" % (slowest * 1000, longest * 1000))
+        if slowest < scaled(0.5) + 3 * longest:
+            break
+        assert left, "a stall of %.3f s" % slowest
+
+
+def pauses(client, messages):
+    """Send pipelined messages; return the longest time between two answers, and the longest the process did not run."""
+    before = client.stats()["acked"]
     slowest, last = 0.0, time.perf_counter()
     answers = 0  # counted, not kept: collecting a heap of 200,000 futures takes longer than the stalls looked for
 
@@ -272,9 +289,8 @@ def no_stall(made, messages):
                     client.flush(scaled(60))
         client.flush(scaled(60))
         wait_until(lambda: answers == messages)
-    assert client.stats()["acked"] == messages
-    print("longest pause %.0f ms, of the machine %.0f ms" % (slowest * 1000, clockwork.longest * 1000))
-    assert slowest < scaled(0.5) + 3 * clockwork.longest, "a stall of %.3f s" % slowest
+    assert client.stats()["acked"] - before == messages
+    return slowest, clockwork.longest
 
 
 class Clockwork:

@@ -88,7 +88,7 @@ def test_nothing_is_left_after_stop(server: Any, proxy: Any, url_for: Any, state
         wait_until(lambda: client.state == state)
     futures = [] if state == "connecting" else [client.send_to_group_nowait("g", n, ack=bool(n % 2)) for n in range(20)]
     client.stop()
-    assert names(client) == []
+    wait_until(lambda: names(client) == [])  # a dial that was given up may be on its last lines
     assert all(future.done() for future in futures)
     if starting is not None:
         assert isinstance(starting.exception(), ClientStopped)
@@ -130,8 +130,12 @@ def test_nothing_keeps_a_stopped_client_alive(server: Any, url_for: Any) -> None
         client.send_to_group("g", "x")
     gone = weakref.ref(client), weakref.ref(client._engine), weakref.ref(client._engine.session)
     del client
-    gc.collect()
-    assert [reference() for reference in gone] == [None, None, None]
+
+    def collected() -> bool:  # the thread of the dial may be on its last lines, and hold the engine
+        gc.collect()
+        return not any(reference() for reference in gone)
+
+    wait_until(collected)
 
 
 def test_the_inbox_ends_at_twice_its_limit() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 import traceback
 from typing import Any, Callable, Iterator, List
 
@@ -114,8 +115,16 @@ def test_a_refusal_that_echoes_everything(status: int, token: str, said: Any) ->
 
 
 @pytest.mark.parametrize("token", [JWT, OPAQUE])
-def test_failures_of_every_other_kind(token: str, said: Any, tmp_path: Any) -> None:
+def test_failures_of_every_other_kind(token: str, said: Any, tmp_path: Any, monkeypatch: Any) -> None:
     certificate = self_signed(tmp_path)
+    resolve = socket.getaddrinfo
+
+    def without_network(host: Any, *args: Any, **options: Any) -> Any:
+        if "no-such-host" in host:  # at once: a resolver that does not answer holds its thread for long
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return resolve(host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", without_network)
     with ClosedPort() as closed:
         check_start(WebPubSubClient(closed.url(query(token))), said)
         check_start(WebPubSubClient(closed.url(query(token)), proxy="http://mina:%s@127.0.0.1:%d" % (KEY, closed.port)),
