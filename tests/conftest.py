@@ -256,7 +256,7 @@ def session_server() -> Iterator[Any]:
     from simplepubsub.server import Server  # here, so that tests without a server do not pay for its import
 
     census = _Census()
-    with Server() as server:
+    with Server(keep_alive_interval=scaled(20.0)) as server:
         _server_threads.update(census.new_threads())
         _server_sockets.update(census.new_sockets())
         yield server
