@@ -12,7 +12,7 @@ from simplepubsub.exceptions import InvocationError, InvocationLost, StreamFaile
 from simplepubsub.webpubsub import WebPubSubClient
 from tests import peers
 from tests.helpers import MS, run_thread, scaled, wait_until
-from tests.test_streams_end_to_end import wait_for_signs_of_life
+from tests.test_streams_end_to_end import open_and_forget, wait_for_signs_of_life
 
 PROTOCOLS = ["json.reliable", "protobuf.reliable"]
 
@@ -162,7 +162,7 @@ def test_an_idle_stream_lives_as_long_as_its_writer(server: Any, url_for: Any, p
         stream = client.open_stream("g", idle_timeout=scaled(30))
         wait_for_signs_of_life(server, client, stream)
         expired = server.stats()["streams_expired"]
-        client.open_stream("g", stream_id="forgotten", idle_timeout=200 * MS)
+        open_and_forget(client, "g", 200 * MS)
         wait_until(lambda: server.stats()["streams_expired"] > expired)
         stream.write("still there")
         stream.end()
