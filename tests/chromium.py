@@ -181,7 +181,9 @@ class Window:
         wait_until(lambda: self.text(selector) == expected, 20, "%s should show %r" % (selector, expected))
 
     def click(self, selector: str) -> None:
-        """Press and release the mouse in the middle of an element, as a user does."""
+        """Press and release the mouse in the middle of an element, as a user does: once the page is to be seen."""
+        painted = "performance.getEntriesByName('first-contentful-paint').length"
+        wait_until(lambda: self.evaluate(painted), 20, "nothing is painted")  # before that clicks go nowhere
         middle = "(box => [box.x + box.width / 2, box.y + box.height / 2])"
         x, y = self.evaluate("%s(document.querySelector(%s).getBoundingClientRect())" % (middle, json.dumps(selector)))
         for kind in ("mousePressed", "mouseReleased"):

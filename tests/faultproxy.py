@@ -97,9 +97,13 @@ class FaultProxy(Forwarder):
 
     # ---- faults that hit the connections of this moment -------------------------------------------------------------
 
-    def cut(self) -> int:
-        """Reset (RST) both sides of every open connection, losing what is in flight. Return how many there were."""
-        return int(self._call(lambda: self._cut_all(polite=False)))
+    def cut(self, unless: Callable[[], Any] = bool) -> int:
+        """Reset (RST) both sides of every open connection, losing what is in flight. Return how many there were.
+
+        ``unless`` is asked first, in the thread that accepts connections: where it says yes, nothing is cut, and where
+        it says no, no connection that is made later.
+        """
+        return int(self._call(lambda: 0 if unless() else self._cut_all(polite=False)))
 
     def close_politely(self) -> int:
         """End (FIN) both sides of every open connection after what is in hand has passed. Return how many there were.

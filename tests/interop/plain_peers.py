@@ -26,6 +26,8 @@ Close = Tuple[Optional[int], Optional[str]]
 #: Largest message in bytes that either end takes.
 MAX_SIZE = 2**20
 BOUND = 15.0
+#: For the closing handshake, at both ends: seconds that only a machine which stands still needs.
+CLOSE_TIMEOUT = scaled(10)
 WHY = "both ends of plain WebSocket must work with it"
 TEXT, BINARY, CLOSE = 1, 2, 8
 
@@ -127,7 +129,7 @@ def sync_server(accepted: "queue.Queue[End]", subprotocols: Sequence[str]) -> It
         released.wait(scaled(60))
 
     options = {"subprotocols": list(subprotocols)} if subprotocols else {}
-    with module.serve(handle, LOOPBACK, 0, max_size=MAX_SIZE, close_timeout=2, **options) as server:
+    with module.serve(handle, LOOPBACK, 0, max_size=MAX_SIZE, close_timeout=CLOSE_TIMEOUT, **options) as server:
         with run_thread(server.serve_forever):
             try:
                 yield "ws://%s:%d" % (LOOPBACK, server.socket.getsockname()[1])
@@ -139,8 +141,9 @@ def sync_server(accepted: "queue.Queue[End]", subprotocols: Sequence[str]) -> It
 @contextlib.contextmanager
 def sync_client(url: str, subprotocols: Sequence[str]) -> Iterator[End]:
     module = peers.require("websockets.sync.client", WHY)
-    options = {"subprotocols": list(subprotocols)} if subprotocols else {}
-    with module.connect(url, proxy=None, max_size=MAX_SIZE, close_timeout=2, **options) as connection:
+    options: Dict[str, Any] = {"subprotocols": list(subprotocols)} if subprotocols else {}
+    options.update(open_timeout=scaled(BOUND), close_timeout=CLOSE_TIMEOUT)
+    with module.connect(url, proxy=None, max_size=MAX_SIZE, **options) as connection:
         yield SyncEnd(connection)
 
 
@@ -244,7 +247,7 @@ def asyncio_server(accepted: "queue.Queue[End]", subprotocols: Sequence[str]) ->
 
         async def start() -> Any:
             options = {"subprotocols": list(subprotocols)} if subprotocols else {}
-            return await module.serve(handle, LOOPBACK, 0, max_size=MAX_SIZE, close_timeout=2, **options)
+            return await module.serve(handle, LOOPBACK, 0, max_size=MAX_SIZE, close_timeout=CLOSE_TIMEOUT, **options)
 
         async def stop() -> None:
             server.close()
@@ -263,8 +266,9 @@ def asyncio_client(url: str, subprotocols: Sequence[str]) -> Iterator[End]:
     with Loop() as loop:
 
         async def start() -> Any:
-            options = {"subprotocols": list(subprotocols)} if subprotocols else {}
-            return await module.connect(url, proxy=None, max_size=MAX_SIZE, close_timeout=2, **options)
+            options: Dict[str, Any] = {"subprotocols": list(subprotocols)} if subprotocols else {}
+            options.update(open_timeout=scaled(BOUND), close_timeout=CLOSE_TIMEOUT)
+            return await module.connect(url, proxy=None, max_size=MAX_SIZE, **options)
 
         connection = loop.run(start())
         try:
@@ -341,7 +345,8 @@ def aiohttp_server(accepted: "queue.Queue[End]", subprotocols: Sequence[str]) ->
         ends: List[Any] = []
 
         async def handle(request: Any) -> Any:
-            made = web.WebSocketResponse(protocols=subprotocols, max_msg_size=MAX_SIZE + 1, timeout=2, autoping=False)
+            made = web.WebSocketResponse(
+                protocols=subprotocols, max_msg_size=MAX_SIZE + 1, timeout=CLOSE_TIMEOUT, autoping=False)
             await made.prepare(request)
             finished = asyncio.Event()
             ends.append(finished)
@@ -429,7 +434,7 @@ class WebSocketClientEnd(End):
         if code is None:
             self.send_frame(CLOSE, b"")
             return self.ended()
-        self._socket.close(code, reason)
+        self._socket.close(code, reason, timeout=CLOSE_TIMEOUT)
         frame = self._socket.close_frame
         return _close_of(frame.data) if frame is not None else (None, None)
 
@@ -564,9 +569,10 @@ def open_pair(name: str, *, offered: Sequence[str] = (), spoken: Sequence[str] =
             accepted: "queue.Queue[End]" = queue.Queue()
             url = stack.enter_context(SERVERS[name](accepted, spoken))
             connection: Any = ours.connect(
-                url, proxy=None, subprotocols=list(offered) or None, max_size=MAX_SIZE, close_timeout=2)
+                url, proxy=None, subprotocols=list(offered) or None, open_timeout=scaled(BOUND), max_size=MAX_SIZE,
+                close_timeout=CLOSE_TIMEOUT)
             stack.callback(connection.close)
-            end = accepted.get(timeout=scaled(BOUND))
+            end = accepted.get(timeout=scaled(2 * BOUND))
         else:
             arrived: "queue.Queue[Any]" = queue.Queue()
             released = threading.Event()
@@ -575,11 +581,11 @@ def open_pair(name: str, *, offered: Sequence[str] = (), spoken: Sequence[str] =
                 arrived.put(connection)
                 released.wait(scaled(60))
 
-            server = ours.serve(handle, subprotocols=list(spoken), max_size=MAX_SIZE, close_timeout=2)
+            server = ours.serve(handle, subprotocols=list(spoken), max_size=MAX_SIZE, close_timeout=CLOSE_TIMEOUT)
             stack.enter_context(server)
             stack.callback(released.set)
             end = stack.enter_context(CLIENTS[name]("ws://%s:%d/" % (LOOPBACK, server.port), offered))
-            connection = arrived.get(timeout=scaled(BOUND))
+            connection = arrived.get(timeout=scaled(2 * BOUND))
         yield Pair(connection, end)
         with contextlib.suppress(Exception):  # usually it has ended already
             end.abort()

@@ -77,7 +77,7 @@ def uvicorn(app: Any) -> Iterator[str]:
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        wait_until(lambda: server.started or not thread.is_alive(), 20, "uvicorn does not start")
+        wait_until(lambda: server.started or not thread.is_alive(), 40, "uvicorn does not start")
         assert server.started
         yield "http://127.0.0.1:%d" % listener.getsockname()[1]
     finally:

@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 #: In node_modules: the hash of the lock file that it was made from.
 STAMP = HERE / "node_modules" / ".simplepubsub-lock"
 #: Seconds for one try.
-BOUND = 120
+BOUND = 300
 REQUIRED = os.environ.get("SIMPLEPUBSUB_REQUIRE_PEERS", "") not in ("", "0")
 
 

@@ -7,6 +7,8 @@
 //   tls            {cert, key, ca}              token    required as access_token; GET /negotiate tells endpoint and path
 //   refuse         what allowRequest says (403) requests true: log each HTTP request
 // get {key} -> what was `put` there   emit {namespace, room, args, volatile}   close -> io.close()   clients -> how many
+// polled -> whether every session can be written to: a poll waits for that, or it is a WebSocket
+// miss {sid} -> end the connection of a socket as after a ping timeout, unless it has ended
 // Bytes are {"$bytes": base64} here.
 
 import http from "node:http";
@@ -225,6 +227,13 @@ const commands = {
   },
   clients(command, peer) {
     return peer.io.engine.clientsCount;
+  },
+  polled(command, peer) {
+    return Object.values(peer.io.engine.clients).every((session) => session.transport.writable);
+  },
+  miss({ sid }, peer) {
+    peer.io.of("/").sockets.get(sid)?.conn.onClose("ping timeout");
+    return null;
   },
   close(command, peer) {
     peer.io.close();

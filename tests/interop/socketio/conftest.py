@@ -56,7 +56,7 @@ def peer(kind: str, serve: Serve) -> Peer:
 def quick(options: Dict[str, Any]) -> Dict[str, Any]:
     """Return options with short delays before reconnections."""
     return {"reconnection_delay": scaled(0.05), "reconnection_delay_max": scaled(0.2),
-            "request_timeout": scaled(5), **options}
+            "request_timeout": scaled(10), "close_timeout": scaled(10), **options}
 
 
 @pytest.fixture

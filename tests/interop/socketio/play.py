@@ -16,7 +16,7 @@ LEGS = {"polling": ["polling"], "websocket": ["websocket"], "upgrade": None}
 
 def join(sio: socketio.Client, peer: Any, leg: str = "websocket", **options: Any) -> socketio.Client:
     """Connect to a Peer, a proxy's URL or any URL, on a leg."""
-    options.setdefault("wait_timeout", scaled(5))
+    options.setdefault("wait_timeout", scaled(20))
     sio.connect(getattr(peer, "url", peer), transports=LEGS[leg], **options)
     return sio
 
@@ -49,12 +49,16 @@ def _star(recorder: Recorder, prefix: str) -> Any:
     return listener
 
 
-def reason(recorder: Recorder, count: int = 1, timeout: float = 5.0, namespace: str = "") -> Optional[str]:
+def reason(recorder: Recorder, count: int = 1, timeout: float = 10.0, namespace: str = "") -> Optional[str]:
     """Wait for the ``count``-th disconnection and return its reason."""
     got: Any = recorder.wait_event(namespace + "disconnect", timeout, count)
     return str(got[0])
 
 
 def lose(proxy: Any, recorder: Recorder, count: int = 1) -> None:
-    """Cut until the client notices; between two polls it has nothing to lose."""
-    wait_until(lambda: (proxy.cut(), recorder.payloads("disconnect"))[1][count - 1:], 5, "a loss")
+    """Cut until the client notices; between two polls it has nothing to lose. Its next connection is not cut."""
+
+    def noticed() -> bool:
+        return len(recorder.payloads("disconnect")) >= count
+
+    wait_until(lambda: noticed() or (proxy.cut(unless=noticed), noticed())[1], 10, "a loss")

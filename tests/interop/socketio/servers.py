@@ -60,7 +60,7 @@ class ServerProcess(Child):
             number = self._ids
         self.send_line(json.dumps({"id": number, "op": op, **fields}, default=_encode))
         with self._changed:
-            self._changed.wait_for(lambda: number in self._answers or self._open < 2, scaled(15.0))
+            self._changed.wait_for(lambda: number in self._answers or self._open < 2, scaled(30.0))
             answer = self._answers.pop(number, {"error": "no answer"})
         assert "error" not in answer, "%s\n%s" % (answer["error"], self.output("stderr"))
         return answer["result"]
@@ -107,7 +107,7 @@ class Peer:
         self.clients()  # what the process has told before its answer is here, too
         return self.log(kind, **fields)
 
-    def wait_log(self, kind: str, count: int = 1, timeout: float = 5.0, **fields: Any) -> List[Dict[str, Any]]:
+    def wait_log(self, kind: str, count: int = 1, timeout: float = 10.0, **fields: Any) -> List[Dict[str, Any]]:
         """Wait for so many entries and return all there are."""
         changed: threading.Condition = self.process._changed
         with changed:
@@ -125,7 +125,7 @@ class Peer:
         found: List[Any] = self.process.do("get", server=self.number, key=key)
         return found
 
-    def wait_store(self, key: str, count: int, timeout: float = 5.0) -> List[Any]:
+    def wait_store(self, key: str, count: int, timeout: float = 10.0) -> List[Any]:
         """Wait until clients have `put` so many values under ``key``."""
         from tests.helpers import wait_until
 
@@ -140,6 +140,16 @@ class Peer:
         """Return how many Engine.IO sessions there are."""
         count: int = self.process.do("clients", server=self.number)
         return count
+
+    def polled(self) -> bool:
+        """Whether every session has a transport that can be written to now, such as a poll that waits. Node only."""
+        answer: bool = self.process.do("polled", server=self.number)
+        return answer
+
+    def miss(self, sid: str) -> None:
+        """Have the server notice that a client has gone, as its ping timeout would. Node only."""
+        self.process.do("miss", server=self.number, sid=sid)
+        self.wait_log("disconnect", sid=sid)
 
     def close(self) -> None:
         """io.close(), Node only."""
@@ -166,7 +176,11 @@ class Request:
 
 
 class Servers:
-    """The running processes and the servers in them, which are shared by all tests that want the same options."""
+    """The running processes and the servers in them, which are shared by all tests that want the same options.
+
+    So the log of a test may tell of clients of the tests before, who go late. A server that logs requests is no test's
+    but one.
+    """
 
     def __init__(self) -> None:
         self._processes: Dict[str, ServerProcess] = {}
@@ -181,6 +195,7 @@ class Servers:
     def peer(self, kind: str, fresh: bool = False, **options: Any) -> Peer:
         """Return a server with these options, one of its own if ``fresh``."""
         process = self.process(kind)
+        fresh = fresh or bool(options.get("requests"))
         key = (kind, json.dumps(options, sort_keys=True))
         started = process.start(options) if fresh or key not in self._started else self._started[key]
         if not fresh:

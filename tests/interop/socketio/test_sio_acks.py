@@ -40,7 +40,7 @@ def test_case_38_case_40_callbacks_and_calls(peer: Any, leg: str, client: Any) -
     for data, _, value in SHAPES:
         sio.emit("echo", data, callback=lambda *answer: got.append(answer))
         assert sio.call("echo", data) == value
-    wait_until(lambda: len(got) == len(SHAPES), 5)
+    wait_until(lambda: len(got) == len(SHAPES), 15)
     assert got == [values for _, values, _ in SHAPES]
 
 
@@ -70,7 +70,7 @@ def test_case_40_a_timeout(peer: Any, leg: str, client: Any) -> None:
     began = time.monotonic()
     with pytest.raises(exceptions.TimeoutError) as caught:
         sio.call("silent", 1, timeout=scaled(0.3))
-    assert scaled(0.25) < time.monotonic() - began < scaled(1.5)
+    assert scaled(0.25) < time.monotonic() - began < scaled(5)
     assert isinstance(caught.value, builtins.TimeoutError)
     assert sio.call("echo", 1) == 1
 
@@ -84,16 +84,16 @@ def test_case_41_a_call_during_a_drop(peer: Any, leg: str, client: Any) -> None:
             peer.wait_store("silent", 1)
             began = time.monotonic()
             lose(proxy, recorder)
-            assert isinstance(calling.exception(5), exceptions.AckLost)
-            assert time.monotonic() - began < scaled(3)
-        recorder.wait_event("connect", count=2)
+            assert isinstance(calling.exception(15), exceptions.AckLost)
+            assert time.monotonic() - began < scaled(15)
+        recorder.wait_event("connect", 15, count=2)
         key = "resent %s %s" % (peer.kind, leg)
         with run_thread(sio.call, "third", key, timeout=scaled(30), retries=9, ack_timeout=scaled(30)) as calling:
             for loss in (1, 2):  # the server answers the third copy only
                 peer.wait_store("third", loss)
-                wait_until(lambda loss=loss: peer.get("third").count(key) == loss, 5)
+                wait_until(lambda loss=loss: peer.get("third").count(key) >= loss, 10)
                 lose(proxy, recorder, loss + 1)
-            assert calling.result(10) == "done"
+            assert calling.result(20) == "done"
         sio.disconnect()
 
 
@@ -103,7 +103,7 @@ def test_case_42_a_late_ack(peer: Any, leg: str, client: Any) -> None:
         recorder = listen(sio)
         join(sio, proxy.url(peer.url), leg)
         sio.call("echo", 0)
-        proxy.delay(scaled(0.5), "down")
+        proxy.stall("down")
         with pytest.raises(exceptions.TimeoutError):
             sio.call("echo", "late", timeout=scaled(0.2))
         proxy.heal()
@@ -120,7 +120,7 @@ def test_case_43_a_call_inside_a_handler(peer: Any, leg: str, client: Any) -> No
     join(sio, peer, leg)
     for i in range(5):
         sio.emit("hello", i)
-    wait_until(lambda: len(got) == 6, 5)
+    wait_until(lambda: len(got) == 6, 15)
     assert got == ["connect", 0, 1, 2, 3, 4]
 
 
@@ -160,7 +160,7 @@ def test_case_46_w2_a_slow_handler_makes_no_threads(peer: Any, leg: str, client:
     sio = client()
 
     def slow(i: int) -> None:
-        go.wait(scaled(10))
+        go.wait(scaled(40))
         handled.append(i)
 
     sio.on("n", slow)
@@ -188,9 +188,9 @@ def test_case_47_a_failing_handler(peer: Any, leg: str, client: Any) -> None:
     join(sio, peer, leg)
     for i in range(4):
         sio.emit("hello", i)
-    wait_until(lambda: len(handled) == 4, 5)
+    wait_until(lambda: len(handled) == 4, 15)
     assert sio.call("echo", 1) == 1
-    wait_until(lambda: len(failures) == 2, 5)
+    wait_until(lambda: len(failures) == 2, 15)
     assert failures == [("bad 1", "world", "/"), ("bad 3", "world", "/")]
 
 

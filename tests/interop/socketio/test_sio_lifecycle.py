@@ -61,11 +61,11 @@ def test_case_49_disconnect_in_handlers_and_twice(peer: Any, leg: str, client: A
     join(sio, peer, leg)
     sio.emit("hello", 1)
     assert reason(recorder) == "client disconnect"
-    assert sio.wait(scaled(5))
+    assert sio.wait(scaled(20))
     began = time.monotonic()
     sio.disconnect()
     sio.disconnect()
-    assert time.monotonic() - began < scaled(0.5) and not sio.active
+    assert time.monotonic() - began < scaled(5) and not sio.active
 
     early = client()
     early.on("connect", early.disconnect)
@@ -73,7 +73,7 @@ def test_case_49_disconnect_in_handlers_and_twice(peer: Any, leg: str, client: A
         join(early, peer, leg)
     except exceptions.ConnectionError:
         pass  # it may have ended before connect() saw it
-    assert early.wait(scaled(5)) and not early.active
+    assert early.wait(scaled(20)) and not early.active
 
 
 def test_case_49_w14_disconnect_during_a_reconnection(peer: Any, leg: str, client: Any) -> None:
@@ -85,7 +85,7 @@ def test_case_49_w14_disconnect_during_a_reconnection(peer: Any, leg: str, clien
         lose(proxy, recorder)
         began = time.monotonic()
         sio.disconnect()
-        assert time.monotonic() - began < scaled(1)
+        assert time.monotonic() - began < scaled(5)
         proxy.refuse(False)
         accepted = proxy.accepted
         threading.Event().wait(scaled(0.5))  # several delays of the reconnection
@@ -116,12 +116,14 @@ def test_case_51_a_loss_and_the_way_back(peer: Any, leg: str, client: Any) -> No
         before = sio.namespaces
         lose(proxy, recorder)
         assert reason(recorder) in ("transport error", "transport close")
-        recorder.wait_event("/chat connect", count=2)
-        recorder.wait_event("connect", count=2)
+        recorder.wait_event("/chat connect", 15, count=2)
+        recorder.wait_event("connect", 15, count=2)
         after = sio.namespaces
         assert set(after) == {"/", "/chat"} and not set(after.values()) & set(before.values())
         assert sio.call("echo", 1, namespace="/chat") == 1
-        assert all(entry["auth"] == {"token": "t"} for entry in peer.wait_log("connection", 4))
+        for sid in (*before.values(), *after.values()):
+            (entry,) = peer.wait_log("connection", sid=sid)
+            assert entry["auth"] == {"token": "t"}
         sio.disconnect()
 
 
@@ -137,8 +139,8 @@ def test_case_52_w15_giving_up_and_starting_again(peer: Any, leg: str, client: A
             join(sio, proxy.url(peer.url), leg)
             proxy.refuse(True)
             lose(proxy, recorder, round_)
-            assert sio.wait(scaled(5)) and not sio.active
-            wait_until(lambda expected=3 * round_: len(attempts) == expected, 5)
+            assert sio.wait(scaled(20)) and not sio.active
+            wait_until(lambda expected=3 * round_: len(attempts) == expected, 10)
         assert attempts == [1, 2, "failed"] * 2
 
 
@@ -148,13 +150,14 @@ def test_case_53_w16_a_slow_server(serve: Any, kind: str, client: Any) -> None:
     with FaultProxy("127.0.0.1", peer.port) as proxy:
         sio = client()
         recorder = listen(sio)
-        join(sio, proxy.url(peer.url), "websocket", wait_timeout=5 + scaled(1))
+        join(sio, proxy.url(peer.url), "websocket", wait_timeout=5 + scaled(5))
         lose(proxy, recorder)
-        recorder.wait_event("connect", 10, count=2)
+        recorder.wait_event("connect", 20, count=2)
         assert sio.call("echo", 1) == 1
         sio.disconnect()
-        with pytest.raises(exceptions.ConnectionError):
-            join(sio, proxy.url(peer.url), "websocket", wait_timeout=0.5)
+    slowest = serve(kind, delay=60000)
+    with pytest.raises(exceptions.ConnectionError):
+        join(sio, slowest, "websocket", wait_timeout=0.5)
 
 
 def test_case_54_w18_the_engine_closes(peer: Any, leg: str, client: Any) -> None:
@@ -164,7 +167,7 @@ def test_case_54_w18_the_engine_closes(peer: Any, leg: str, client: Any) -> None
     sio.emit("eioclose")
     # The Python servers may refuse the next poll before they have told that the session is closed.
     assert reason(recorder) in ("transport close",) + (() if peer.node else ("transport error",))
-    recorder.wait_event("connect", count=2)
+    recorder.wait_event("connect", 15, count=2)
     assert sio.call("echo", 1) == 1
 
 
@@ -173,11 +176,12 @@ def test_case_54_the_server_shuts_down(serve: Any, leg: str, client: Any) -> Non
     sio = client()
     recorder = listen(sio)
     join(sio, peer, leg)
-    assert not sio.wait(scaled(0.3))  # a poll waits at the server
+    wait_until(peer.polled, 15)  # otherwise it has no way to tell
+    assert sio.connected
     peer.close()
     assert reason(recorder) == "transport close"
     assert sio.active
-    wait_until(lambda: "connect_error" in recorder.names, 5)  # it tries
+    wait_until(lambda: "connect_error" in recorder.names, 15)  # it tries
 
 
 @pytest.mark.parametrize("how", ["kick", "kicktrue"])
@@ -188,7 +192,7 @@ def test_case_54_kicked(serve: Any, leg: str, client: Any, how: str) -> None:
     join(sio, peer, leg)
     sio.emit(how)
     assert reason(recorder) == "server disconnect"
-    assert sio.wait(scaled(5)) and not sio.active and recorder.names.count("connect") == 1
+    assert sio.wait(scaled(20)) and not sio.active and recorder.names.count("connect") == 1
 
 
 def test_case_55_wait(peer: Any, leg: str, client: Any) -> None:
@@ -198,10 +202,10 @@ def test_case_55_wait(peer: Any, leg: str, client: Any) -> None:
         join(sio, proxy.url(peer.url), leg)
         with run_thread(sio.wait) as waiting:
             lose(proxy, recorder)
-            recorder.wait_event("connect", count=2)
+            recorder.wait_event("connect", 15, count=2)
             assert waiting.running
             sio.emit("kick")
-            assert waiting.result(5) is True
+            assert waiting.result(20) is True
         assert recorder.names.count("disconnect") == 2
 
 
@@ -209,9 +213,9 @@ INTERRUPTED = """
     import sys
     from simplepubsub import socketio
     sio = socketio.Client()
-    sio.connect(sys.argv[1], transports=[sys.argv[2]], wait_timeout=10)
+    sio.connect(sys.argv[1], transports=[sys.argv[2]], wait_timeout=60)
     try:
-        print("waiting")
+        print("waiting", sio.sid)
         sio.wait()
     except KeyboardInterrupt:
         print("interrupted", sio.connected)
@@ -221,12 +225,12 @@ INTERRUPTED = """
 
 def test_case_55_ctrl_c(serve: Any, leg: str) -> None:
     peer = serve("node")
-    with subprocess_python(INTERRUPTED, peer.url, leg) as child:
-        child.wait_line("waiting")
+    with subprocess_python(INTERRUPTED, peer.url, leg, timeout=60) as child:
+        sid = child.wait_line("waiting", 30).split()[1]
         child.interrupt()
         ended = child.wait()
     assert (ended.returncode, ended.stderr) == (0, "") and "interrupted True" in ended.stdout
-    assert peer.wait_log("disconnect")[0]["reason"] == LEFT["node"]
+    assert peer.wait_log("disconnect", sid=sid)[0]["reason"] == LEFT["node"]
 
 
 def test_case_56_nothing_is_left(serve: Any, kind: str, leg: str, client: Any) -> None:
@@ -239,10 +243,10 @@ def test_case_56_nothing_is_left(serve: Any, kind: str, leg: str, client: Any) -
             sio.disconnect()
         else:
             sio.emit("kick")
-            assert sio.wait(scaled(5))
-        wait_until(lambda: threading.active_count() == before, 5)
+            assert sio.wait(scaled(20))
+        wait_until(lambda: threading.active_count() <= before, 15)
     if peer.node:  # the Python servers tidy up now and then
-        wait_until(lambda: peer.clients() == 0, 5)
+        wait_until(lambda: peer.clients() == 0, 15)
 
 
 def test_case_57_the_first_connection_fails(peer: Any, leg: str, client: Any) -> None:
@@ -250,21 +254,21 @@ def test_case_57_the_first_connection_fails(peer: Any, leg: str, client: Any) ->
         began = time.monotonic()
         with pytest.raises(exceptions.ConnectionError):
             join(client(), closed.url("").replace("ws:", "http:"), leg)
-        assert time.monotonic() - began < scaled(1)
+        assert time.monotonic() - began < scaled(5)
     with FaultProxy("127.0.0.1", peer.port) as proxy:
         proxy.refuse(True)
         url = proxy.url(peer.url)
         began = time.monotonic()
         with pytest.raises(exceptions.ConnectionError):
             join(client(), url, leg, retry=True, timeout=scaled(0.5))
-        assert scaled(0.4) < time.monotonic() - began < scaled(2)
+        assert scaled(0.4) < time.monotonic() - began < scaled(5)
         sio = client()
         errors: Any = []
         sio.hook("reconnect_error", errors.append)
         with run_thread(join, sio, url, leg, retry=True) as joining:
-            wait_until(lambda: len(errors) >= 2, 5)
+            wait_until(lambda: len(errors) >= 2, 15)
             proxy.refuse(False)
-            joining.result(5)
+            joining.result(20)
             assert sio.call("echo", 1) == 1
         sio.disconnect()
         proxy.refuse(True)
@@ -272,6 +276,6 @@ def test_case_57_the_first_connection_fails(peer: Any, leg: str, client: Any) ->
         sio.hook("reconnect_error", errors.append)
         del errors[:]
         with run_thread(join, sio, url, leg, retry=True) as joining:
-            wait_until(lambda: errors, 5)
+            wait_until(lambda: errors, 15)
             sio.disconnect()
-            assert isinstance(joining.exception(5), exceptions.ConnectionError)
+            assert isinstance(joining.exception(20), exceptions.ConnectionError)

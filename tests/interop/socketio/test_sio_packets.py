@@ -37,11 +37,11 @@ def test_case_21_nested_binary(peer: Any, leg: str, client: Any) -> None:
     assert recorder.wait_event("back") == [NESTED, b""]
     got = []
     sio.emit("echo", NESTED, callback=lambda *values: got.append(values))
-    wait_until(lambda: got, 5)
+    wait_until(lambda: got, 15)
     assert got == [(NESTED,)]
     sio.on("question", lambda *args: args)
     sio.emit("want", ("question", NESTED, b""))
-    assert peer.wait_log("answer")[0]["values"] == [NESTED, b""]
+    assert peer.wait_log("answer", to="question")[0]["values"] == [NESTED, b""]
 
 
 def test_case_22_many_attachments(peer: Any, leg: str, client: Any) -> None:
@@ -70,7 +70,7 @@ def test_case_23_unicode(peer: Any, leg: str, client: Any) -> None:
     assert sio.call("echo", tuple(TEXTS)) == tuple(TEXTS)
     for text in TEXTS:
         sio.emit("say", (text, {text: text}))
-    recorder.wait_for(1 + len(TEXTS))
+    recorder.wait_for(1 + len(TEXTS), 15)
     assert recorder.events[1:] == [(text, [{text: text}]) for text in TEXTS]
 
 
@@ -109,7 +109,7 @@ def test_case_27_reserved_names(peer: Any, client: Any) -> None:
         with pytest.raises(ValueError, match=name):
             sio.emit(name, 1)
     assert sio.call("echo", 1) == 1
-    assert recorder.payloads("disconnect") == [] and peer.log_now("event") == []
+    assert recorder.payloads("disconnect") == [] and peer.log_now("event", sid=sio.sid) == []
 
 
 @pytest.mark.parametrize("kind, options", [
@@ -123,7 +123,7 @@ def test_case_28_msgpack(serve: Any, kind: str, options: Any, leg: str, client: 
     assert sio.call("echo", (NESTED, "é", None, 1.5)) == (NESTED, "é", None, 1.5)
     assert sio.call("echo", b"chat", namespace="/chat") == b"chat"
     sio.emit("burstbin", 20)
-    assert [args[0] for args in recorder.wait_for(20, name="b")] == list(range(20))
+    assert [args[0] for args in recorder.wait_for(20, 15, name="b")] == list(range(20))
     eleven = [bytes([i]) for i in range(11)]
     assert sio.call("echo", eleven) == eleven  # there are no attachments
     sid = sio.sid

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from typing import Any, Iterator
 
 import pytest
@@ -25,13 +26,10 @@ from tests.interop.socketio.play import LEGS, join, listen, lose
 
 pytestmark = pytest.mark.interop
 
-#: The server notices soon that a client has gone which it is not connected to at that moment, between two polls.
-BEATS = {"pingInterval": int(scaled(300)), "pingTimeout": int(scaled(300))}
-
 
 @pytest.fixture
 def nc(serve: Any) -> Any:
-    return serve("node", opts={"connectionStateRecovery": {}, **BEATS})
+    return serve("node", opts={"connectionStateRecovery": {}})
 
 
 @pytest.fixture
@@ -47,11 +45,11 @@ def away(proxy: FaultProxy, peer: Any, recorder: Recorder, sid: Any) -> Iterator
     proxy.refuse(True)
     lose(proxy, recorder, losses + 1)
     if "connectionStateRecovery" in peer.options.get("opts", {}):
-        peer.wait_log("disconnect", sid=sid)
+        peer.miss(sid)
     yield
     connections = recorder.names.count("connect")
     proxy.refuse(False)
-    recorder.wait_event("connect", 10, count=connections + 1)
+    recorder.wait_event("connect", 20, count=connections + 1)
 
 
 @pytest.mark.parametrize("strip", ["auto", True, False])
@@ -64,7 +62,7 @@ def test_case_58_w8_offsets_are_stripped(nc: Any, leg: str, client: Any, strip: 
     recorder.wait_event("said", count=2)
     said, binary = recorder.payloads("said")
     # The server drops it while there is no poll to answer.
-    wait_until(lambda: sio.emit("whisper", ("whispered", "a string")) and recorder.payloads("whispered"), 5)
+    wait_until(lambda: sio.emit("whisper", ("whispered", "a string")) and recorder.payloads("whispered"), 15)
     whispered = recorder.payloads("whispered")[0]
     assert said[:1] == ["a string"] and binary[:2] == [b"\0", {"x": b"y"}]
     extra = 1 if strip is False else 0
@@ -76,9 +74,9 @@ def test_case_58_receive_has_no_offsets(nc: Any, leg: str, simple: Any) -> None:
     sio = simple()
     sio.connect(nc.url, transports=LEGS[leg])
     sio.emit("say", ("said", 1, "two"))
-    assert sio.receive(timeout=scaled(5)) == ["said", 1, "two"]
+    assert sio.receive(timeout=scaled(20)) == ["said", 1, "two"]
     sio.emit("want", ("asked", "x"))
-    assert sio.receive(timeout=scaled(5)) == ["asked", "x"]
+    assert sio.receive(timeout=scaled(20)) == ["asked", "x"]
 
 
 def test_case_59_w7_nothing_is_missed(nc: Any, leg: str, client: Any, proxy: FaultProxy) -> None:
@@ -99,7 +97,7 @@ def test_case_59_w7_nothing_is_missed(nc: Any, leg: str, client: Any, proxy: Fau
         ["connect_error"] * recorder.names.count("connect_error")) + 5 * ["late"] + ["connect", "greeting"]
     assert recorder.payloads("late") == [[i, b"%d" % i] for i in range(5)]
     assert (sio.sid, sio.recovered) == (sid, True)
-    (first, second) = nc.wait_log("connection", 2)
+    (first, second) = nc.wait_log("connection", 2, sid=sid)
     assert (first["recovered"], second["recovered"], second["sid"]) == (False, True, sid)
 
 
@@ -116,7 +114,7 @@ def test_case_60_without_an_event_there_is_no_recovery(nc: Any, leg: str, client
 
 def test_case_60_an_expired_session(serve: Any, leg: str, client: Any) -> None:
     duration = int(scaled(500))
-    peer = serve("node", opts={"connectionStateRecovery": {"maxDisconnectionDuration": duration}, **BEATS})
+    peer = serve("node", opts={"connectionStateRecovery": {"maxDisconnectionDuration": duration}})
     with FaultProxy("127.0.0.1", peer.port) as proxy:
         sio = client()
         recorder = listen(sio)
@@ -127,19 +125,24 @@ def test_case_60_an_expired_session(serve: Any, leg: str, client: Any) -> None:
         with away(proxy, peer, recorder, sid):
             threading.Event().wait(1.2 * duration / 1000)
         assert not sio.recovered and sio.sid != sid
-        sid = sio.sid
-        sio.emit("hello", 2)
-        recorder.wait_event("world", count=2)
-        with away(proxy, peer, recorder, sid):
-            peer.emit("late", 1)
+        for number in range(5):
+            sid = sio.sid
+            sio.emit("hello", 2)
+            recorder.wait_event("world", 10, count=2 + number)
+            began = time.monotonic()
+            with away(proxy, peer, recorder, sid):
+                peer.emit("late", number)
+            if sio.recovered:
+                break
+            assert time.monotonic() - began >= duration / 1000  # it was away too long, on a machine that stood still
         assert sio.recovered and sio.sid == sid
-        assert recorder.payloads("late") == [[1]]
+        assert recorder.payloads("late") == [[number]]
         sio.disconnect()
 
 
 @pytest.mark.parametrize("skip", [True, False])
 def test_case_60_middlewares_on_recovery(serve: Any, client: Any, skip: bool) -> None:
-    peer = serve("node", guard=True, opts={"connectionStateRecovery": {"skipMiddlewares": skip}, **BEATS})
+    peer = serve("node", guard=True, opts={"connectionStateRecovery": {"skipMiddlewares": skip}})
     with FaultProxy("127.0.0.1", peer.port) as proxy:
         sio = client()
         recorder = listen(sio)
@@ -163,7 +166,8 @@ def test_case_61_after_a_clean_disconnect(nc: Any, leg: str, client: Any) -> Non
     assert nc.wait_log("disconnect", sid=sid)[0]["reason"] == "client namespace disconnect"
     join(sio, nc, leg)
     assert not sio.recovered and sio.sid != sid
-    assert [entry["recovered"] for entry in nc.wait_log("connection", 2)] == [False, False]
+    for name in (sid, sio.sid):
+        assert [entry["recovered"] for entry in nc.wait_log("connection", sid=name)] == [False]
 
 
 def test_case_62_two_namespaces(nc: Any, leg: str, client: Any, proxy: FaultProxy) -> None:
@@ -181,7 +185,8 @@ def test_case_62_two_namespaces(nc: Any, leg: str, client: Any, proxy: FaultProx
             nc.emit("late", i)
             nc.emit("late", 10 + i, namespace="/chat")
             nc.emit("late", 20 + i, namespace="/room")
-    recorder.wait_event("/room connect", count=2)
+    recorder.wait_event("/chat connect", 15, count=2)
+    recorder.wait_event("/room connect", 15, count=2)
     after = sio.namespaces
     assert (after["/"], after["/chat"]) == (before["/"], before["/chat"]) and after["/room"] != before["/room"]
     assert [sio.is_recovered(name) for name in ("/", "/chat", "/room")] == [True, True, False]
@@ -196,9 +201,11 @@ def test_case_63_nothing_of_it_without_recovery(peer: Any, leg: str, client: Any
         join(sio, proxy.url(peer.url), leg)
         sio.emit("say", ("said", "0123456"))
         assert recorder.wait_event("said") == ["0123456"]
+        sid = sio.sid
         lose(proxy, recorder)
-        recorder.wait_event("connect", count=2)
-        assert [entry["auth"] or {} for entry in peer.wait_log("connection", 2)] == [{}, {}]
+        recorder.wait_event("connect", 15, count=2)
+        for name in (sid, sio.sid):
+            assert [entry["auth"] or {} for entry in peer.wait_log("connection", sid=name)] == [{}]
         assert not sio.recovered
         sio.disconnect()
 
@@ -215,7 +222,7 @@ def test_case_64_w9_the_offline_buffer(peer: Any, leg: str, client: Any) -> None
             for i in range(10):
                 sio.emit("put", (key, [i, b"%d" % i]))
             sio.emit("put", (key, "too late"), on_error=errors.append, ack_timeout=scaled(0.1))
-            wait_until(lambda: errors, 5)
+            wait_until(lambda: errors, 15)
         assert sio.call("echo", 1) == 1
         assert peer.get(key) == [[i, b"%d" % i] for i in range(10)] + ["from connect"]
         assert isinstance(errors[0], exceptions.TimeoutError) and len(errors) == 1
@@ -229,17 +236,25 @@ def test_case_65_volatile_events(peer: Any, leg: str, client: Any) -> None:
         key = "case65 " + leg
         join(sio, proxy.url(peer.url), leg)
         sio.call("echo", 1)
-        wait_until(lambda: sio.emit("put", (key, "sent"), volatile=True), 5)
+        sent: Any = {True: [], False: []}  # by what emit says
+
+        def whisper() -> bool:
+            number = len(sent[True]) + len(sent[False])
+            said = sio.emit("put", (key, number), volatile=True)
+            sent[said].append(number)
+            return said
+
+        wait_until(whisper, 10)
         proxy.stall("up")
         big = bytes(600000) if leg == "polling" else bytes(900000)
-        wait_until(lambda: not sio.emit("measure", ("case65 filling", 0, big), volatile=True), 5)
-        assert not sio.emit("put", (key, "dropped"), volatile=True)
+        # Something may still fit into a buffer of the kernel, later.
+        wait_until(lambda: not sio.emit("measure", ("case65 filling", 0, big), volatile=True) and not whisper(), 10)
         proxy.resume("up")
         assert sio.call("echo", 2) == 2
         with away(proxy, peer, recorder, sio.sid):
-            assert not sio.emit("put", (key, "down"), volatile=True)
+            assert not whisper()
         assert sio.call("echo", 3) == 3
-        assert set(peer.get(key)) == {"sent"}
+        assert peer.get(key) == sent[True] and len(sent[False]) >= 2
         sio.disconnect()
 
 
@@ -248,13 +263,13 @@ def test_case_66_w10_retries(peer: Any, leg: str, client: Any) -> None:
     tag, done = "%s %s" % (peer.kind, leg), []
     for name in ("silent", "echo", "third", "put"):
         data: Any = (tag + "put", 1) if name == "put" else tag + name
-        sio.emit(name, data, retries=3, ack_timeout=scaled(0.2),
+        sio.emit(name, data, retries=3, ack_timeout=scaled(0.2) if name in ("silent", "third") else scaled(20),
                  callback=lambda *values, name=name: done.append((name, values)),
                  on_error=lambda error, name=name: done.append((name, type(error))))
-    wait_until(lambda: len(done) == 4, 10)
+    wait_until(lambda: len(done) == 4, 20)
     assert done == [("silent", exceptions.TimeoutError), ("echo", (tag + "echo",)), ("third", ("done",)), ("put", ())]
     assert peer.get("silent").count(tag + "silent") == 4
-    assert peer.get("third").count(tag + "third") == 3
+    assert peer.get("third").count(tag + "third") in (3, 4)  # one more where the answer to the third takes its time
     assert peer.get(tag + "put") == [1]  # an empty ack is one
 
 
@@ -266,12 +281,12 @@ def test_case_66_in_flight_when_the_link_drops(peer: Any, leg: str, client: Any)
         key, acked = "case66 " + leg, []
         proxy.stall("down")
         for i in range(3):
-            sio.emit("put", (key, i), retries=5, ack_timeout=scaled(10), callback=lambda i=i: acked.append(i))
+            sio.emit("put", (key, i), retries=5, ack_timeout=scaled(20), callback=lambda i=i: acked.append(i))
         peer.wait_store(key, 1)
         with run_thread(lose, proxy, recorder):
             pass
         proxy.heal()
-        wait_until(lambda: len(acked) == 3, 10)
+        wait_until(lambda: len(acked) == 3, 30)
         assert acked == [0, 1, 2]
         found = peer.get(key)
         assert sorted(found) == found and set(found) == {0, 1, 2} and found.count(0) >= 2

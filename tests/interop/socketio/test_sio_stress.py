@@ -49,8 +49,8 @@ def test_case_44_twenty_thousand_events_with_slow_and_failing_handlers(
     sio.emit("burst", 20000)
     assert done.wait(scaled(60))
     assert handled == list(range(20000))
-    wait_until(lambda: len(failures) == len(range(0, 20000, 97)), 5)
-    assert max(threads) <= before
+    wait_until(lambda: len(failures) == len(range(0, 20000, 97)), 20)
+    assert max(threads) <= before + 2  # none for each event
 
 
 def test_case_44_many_binary_events(serve: Any, leg: str, client: Any, switch_interval: Any) -> None:
@@ -67,8 +67,7 @@ def test_case_44_many_binary_events(serve: Any, leg: str, client: Any, switch_in
 @pytest.mark.parametrize("leg", ["polling", "websocket", "upgrade"])
 def test_case_59_thirty_cuts(serve: Any, leg: str, client: Any, seed: int) -> None:
     rng = random.Random(seed)
-    beats = {"pingInterval": int(scaled(200)), "pingTimeout": int(scaled(200))}
-    peer = serve("node", fresh=True, opts={"connectionStateRecovery": {}, **beats})
+    peer = serve("node", fresh=True, opts={"connectionStateRecovery": {}})
     total, stop = [0], threading.Event()
     with FaultProxy("127.0.0.1", peer.port) as proxy:
         sio = client(reconnection_delay=scaled(0.02), reconnection_delay_max=scaled(0.1))
@@ -88,15 +87,15 @@ def test_case_59_thirty_cuts(serve: Any, leg: str, client: Any, seed: int) -> No
             try:
                 for cut in range(1, 31):
                     # The server must see the end of the old connection before the new one asks to go on with it.
-                    closed = len(peer.log("disconnect"))
+                    sid = sio.sid
                     proxy.refuse(True)
                     lose(proxy, recorder, cut)
-                    peer.wait_log("disconnect", closed + 1, 10)
+                    peer.miss(sid)
                     proxy.refuse(False)
-                    recorder.wait_event("connect", 10, count=cut + 1)
+                    recorder.wait_event("connect", 20, count=cut + 1)
                     assert sio.recovered, "cut %d" % cut
                     seen = len(recorder.payloads("tick"))
-                    recorder.wait_for(seen + rng.randrange(1, 10), 10, name="tick")
+                    recorder.wait_for(seen + rng.randrange(1, 10), 20, name="tick")
             finally:
                 stop.set()
         peer.emit("tick", total[0], b"%d" % total[0])
@@ -120,9 +119,9 @@ def test_case_66_nothing_of_ours_is_lost_over_many_cuts(serve: Any, leg: str, cl
                      callback=lambda i=i: acked.append(i))
         for cut in range(1, 16):
             goal = 40 * cut - rng.randrange(20)
-            wait_until(lambda goal=goal: len(acked) >= goal, 20)
+            wait_until(lambda goal=goal: len(acked) >= goal, 40)
             proxy.cut()
-        wait_until(lambda: len(acked) == 600, 30)
+        wait_until(lambda: len(acked) == 600, 40)
         assert acked == list(range(600))
         numbers = [value[0] for value in peer.get(key)]
         assert sorted(numbers) == numbers and set(numbers) == set(range(600))  # in order, some perhaps twice

@@ -33,7 +33,7 @@ def tls(kind: str, serve: Any, certificate: Any) -> Any:
 def check(sio: Any, way: str) -> None:
     assert sio.call("echo", b"secret") == b"secret"
     if way == "upgrade":
-        wait_until(lambda: sio.transport == "websocket", 5)
+        wait_until(lambda: sio.transport == "websocket", 15)
         assert sio.call("echo", 2) == 2
 
 
@@ -113,7 +113,7 @@ def test_case_72_negotiation_again_for_each_attempt(z: Any, leg: str, client: An
     with FaultProxy("127.0.0.1", z.port) as proxy:
 
         def negotiate() -> str:
-            with urllib.request.urlopen(z.url + "/negotiate", timeout=scaled(5)) as answer:
+            with urllib.request.urlopen(z.url + "/negotiate", timeout=scaled(20)) as answer:
                 found = json.load(answer)
             assert found["path"] == PATH
             return "%s?access_token=%s" % (proxy.url(found["endpoint"]), found["token"])
@@ -123,6 +123,6 @@ def test_case_72_negotiation_again_for_each_attempt(z: Any, leg: str, client: An
         join(sio, negotiate, leg, socketio_path=PATH)
         assert len(z.wait_log("negotiate")) == 1
         lose(proxy, recorder)
-        recorder.wait_event("connect", count=2)
+        recorder.wait_event("connect", 15, count=2)
         assert len(z.wait_log("negotiate", 2)) >= 2
         sio.disconnect()

@@ -27,7 +27,7 @@ other.join()
 print(sorted(results))
 began = time.monotonic()
 sio.sleep(0.2)
-print("slept:", 0.15 < time.monotonic() - began < 2)
+print("slept:", 0.15 < time.monotonic() - began < 10)
 
 
 def leave():

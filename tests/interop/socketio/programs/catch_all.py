@@ -43,5 +43,5 @@ for namespace in ("/", "/chat"):
     for event in (("known", 1), ("unknown", 2), ("my_event", 3)):
         done.clear()
         sio.emit("say", event, namespace=namespace)
-        done.wait(5)
+        done.wait(30)
 sio.disconnect()

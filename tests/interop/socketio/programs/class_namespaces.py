@@ -50,22 +50,22 @@ def both(*args):
 def step(*event, namespace="/chat"):
     done.clear()
     sio.emit("say", event, namespace=namespace)
-    done.wait(5)
+    done.wait(30)
 
 
 sio.connect(sys.argv[2], namespaces=["/chat"])
 step("my_event", 1)
 step("both", 2)
 sio.emit("say", ("unknown", 3), namespace="/chat")
-print(sio.namespace_handlers["/chat"].call("echo", "by the object", timeout=5)
+print(sio.namespace_handlers["/chat"].call("echo", "by the object", timeout=30)
       if hasattr(sio, "namespace_handlers") else sio.call("echo", "by the object", namespace="/chat"))
 done.clear()
 sio.disconnect()
-done.wait(5)
+done.wait(30)
 
 done.clear()
 sio.connect(sys.argv[2], namespaces=["/room"])
 step("my_event", 4, namespace="/room")
 done.clear()
 sio.disconnect()
-done.wait(5)
+done.wait(30)

@@ -14,7 +14,7 @@ print("a sid:", isinstance(sio.sid, str), isinstance(sio.get_sid(), str), sio.ge
 print("connected:", sio.connected, list(sio.namespaces))
 sio.disconnect()
 for transports in (["polling"], ["websocket"]):
-    sio.connect(sys.argv[2], transports=transports, headers={"X-Test": "1"}, auth={"token": "t"}, wait_timeout=5)
+    sio.connect(sys.argv[2], transports=transports, headers={"X-Test": "1"}, auth={"token": "t"}, wait_timeout=30)
     print("my transport is", sio.transport())
     sio.disconnect()
 sio.connect(lambda: sys.argv[2], headers=lambda: {}, auth=lambda: {"token": "u"}, namespaces="/chat", wait=True)

@@ -34,7 +34,7 @@ def background():
 
 
 sio.connect(sys.argv[2])
-done.wait(5)
+done.wait(30)
 sio.start_background_task(background).join()
 for data in ({"foo": "bar"}, "text", b"bytes", ["list", b"\0"], ("several", 2), None):
     print(sio.call("echo", data))

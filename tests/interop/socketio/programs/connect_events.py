@@ -44,12 +44,12 @@ def disconnect(reason):
 
 sio.connect(sys.argv[2], namespaces=["/"])
 sio.disconnect()
-disconnected.wait(5)
+disconnected.wait(30)
 
 disconnected.clear()
 sio.connect(sys.argv[2], namespaces=["/"])
 sio.emit("kick")
-disconnected.wait(5)
+disconnected.wait(30)
 sio.wait()
 
 connected.clear()
@@ -57,8 +57,8 @@ disconnected.clear()
 sio.connect(sys.argv[2], namespaces=["/"], transports=["websocket"])
 connected.clear()
 sio.emit("eioclose")
-disconnected.wait(5)
-connected.wait(5)
+disconnected.wait(30)
+connected.wait(30)
 while not sio.connected:
     sio.sleep(0.05)
 print(sio.call("echo", "back again"))

@@ -37,5 +37,5 @@ sio.connect(sys.argv[2])
 for event in (("message", {"a": b"\0"}), ("my message", ["x"]), ("plain", 1, "two", None), ("plain",)):
     done.clear()
     sio.emit("say", event)
-    done.wait(5)
+    done.wait(30)
 sio.disconnect()

@@ -28,7 +28,7 @@ def on_connect():
 sio.connect(sys.argv[2])  # the namespaces that have handlers
 print(list(sio.namespaces))
 sio.emit("say", ("my_custom_event", 1), namespace="/chat")
-done.wait(5)
+done.wait(30)
 print(sio.call("echo", "chat", namespace="/chat"))
 try:
     sio.emit("hello", 1)

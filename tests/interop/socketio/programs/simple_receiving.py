@@ -20,7 +20,7 @@ with socketio.SimpleClient() as sio:
     print(f'received event: "{event[0]}" with arguments {event[1:]}')
     for i in range(3):
         sio.emit("hello", i)
-        event = sio.receive(timeout=5)
+        event = sio.receive(timeout=30)
         print("received event:", event)
     try:
         event = sio.receive(timeout=0.2)
