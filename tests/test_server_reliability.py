@@ -200,7 +200,7 @@ def patient(fresh_server):
 @pytest.mark.parametrize("members", [1, 3])
 def test_a_flat_out_publisher_does_not_overflow_readers_that_acknowledge(patient, members):
     server, connect = patient
-    count = 20_000
+    count = 8_000
     readers = [connect(RELIABLE, groups=["lobby"], timeout=30) for _ in range(members)]
 
     def read(client):
@@ -224,7 +224,7 @@ def test_a_flat_out_publisher_does_not_overflow_readers_that_acknowledge(patient
 
 def test_a_flat_out_publisher_that_reads_its_own_echo_does_not_overflow(patient):
     server, connect = patient
-    count = 20_000
+    count = 8_000
     client = connect(RELIABLE, groups=["lobby"], timeout=30)
     lock = threading.Lock()  # websocket-client locks too, but not around the raw socket
 
