@@ -244,6 +244,7 @@ def test_fragments_that_were_refused_are_sent_again(scene: Scene, seed: int, mon
     with client.open_stream("g", stream_id="s") as stream:
         for n in range(500):
             stream.write(n)
+        stream.end(scaled(30))
     assert desk.accepted["s"] == list(range(500))
 
 
