@@ -1144,6 +1144,44 @@ def test_flush_counts_a_failed_send_as_settled(network: Network, make_client: Ma
     assert isinstance(future.exception(0), SendMessageError)
 
 
+def test_flush_returns_when_the_futures_of_what_wants_no_answer_know(
+    network: Network, make_client: Maker, monkeypatch: Any
+) -> None:
+    client = make_client()
+    client.start()
+    complete, reached, release = client._sender.complete_written, threading.Event(), threading.Event()
+
+    def late(entries: Any) -> None:
+        reached.set()
+        assert release.wait(scaled(60))
+        complete(entries)
+
+    monkeypatch.setattr(client._sender, "complete_written", late)
+    future = client.send_to_group_nowait("g", "x", ack=False)
+    assert reached.wait(scaled(10))
+    assert client.stats()["outbox_bytes"] == 0
+    with pytest.raises(FlushTimeout):
+        client.flush(timeout=20 * MS)
+    assert not future.done()
+    with run_thread(client.flush) as flushing:
+        assert not flushing.done.wait(20 * MS)
+        release.set()
+        flushing.result()
+        assert future.done()
+
+
+def test_a_refused_send_is_counted_before_anybody_knows_of_it(network: Network, make_client: Maker) -> None:
+    client = make_client()
+    client.start()
+    network.on_command = lambda link, command: True
+    seen = Recorder()
+    future = client.send_to_group_nowait("g", "x")
+    future.add_done_callback(lambda future: seen.record("failed", client.stats()["failed"]))
+    network.links[0].wait_for("sendToGroup")
+    network.links[0].ack(future.ack_id, "Forbidden")
+    assert seen.wait_event("failed") == 1
+
+
 def test_flush_is_woken_by_stop(network: Network, make_client: Maker) -> None:
     client = make_client()
     client.start()
