@@ -42,7 +42,10 @@ class ServerProcess(Child):
         self._logs: Dict[int, List[Dict[str, Any]]] = {}
         self._ids = 0
         super().__init__(command(kind), {"PYTHONIOENCODING": "utf-8"}, 600.0)
-        self.wait_line('"ready"', 30.0)
+
+    def wait_ready(self) -> None:
+        """Wait until it takes commands. All processes start at once, and a test waits for the one that it wants."""
+        self.wait_line('"ready"', 50.0)
 
     def _received(self, name: str, line: str) -> None:
         if name != "stdout":
@@ -195,6 +198,7 @@ class Servers:
     def peer(self, kind: str, fresh: bool = False, **options: Any) -> Peer:
         """Return a server with these options, one of its own if ``fresh``."""
         process = self.process(kind)
+        process.wait_ready()
         fresh = fresh or bool(options.get("requests"))
         key = (kind, json.dumps(options, sort_keys=True))
         started = process.start(options) if fresh or key not in self._started else self._started[key]

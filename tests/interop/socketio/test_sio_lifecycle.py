@@ -102,7 +102,7 @@ def test_case_50_a_block_that_fails(peer: Any, leg: str, client: Any, simple: An
     assert peer.wait_log("disconnect", sid=sid)[0]["reason"] == LEFT[peer.kind]
     with pytest.raises(ZeroDivisionError):
         with simple() as sio:
-            sio.connect(peer.url, transports=LEGS[leg])
+            sio.connect(peer.url, transports=LEGS[leg], wait_timeout=scaled(20))
             sid = sio.sid
             raise ZeroDivisionError
     assert peer.wait_log("disconnect", sid=sid)[0]["reason"] == LEFT[peer.kind]

@@ -99,7 +99,7 @@ def test_case_33_namespaces_come_and_go(peer: Any, leg: str, client: Any) -> Non
             method("echo", 1, namespace="/chat")
     assert sio.call("echo", 2) == 2
     with pytest.raises(exceptions.ConnectionError) as caught:
-        sio.connect_namespace("/deny")
+        sio.connect_namespace("/deny", timeout=scaled(20))
     assert caught.value.refused == {"/deny": denied(peer)}
     assert sio.call("echo", 3) == 3
     assert recorder.payloads("disconnect") == []
@@ -153,7 +153,7 @@ def test_case_36_a_refusal_after_the_fact(serve: Any, kind: str, leg: str, clien
     recorder = listen(sio)
     join(sio, peer, leg, namespaces=["/"])
     try:
-        sio.connect_namespace("/deny")
+        sio.connect_namespace("/deny", timeout=scaled(20))
     except exceptions.SocketIOError:
         pass  # it was over before we could see that it was connected
     wait_until(lambda: told, 15)

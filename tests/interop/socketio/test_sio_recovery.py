@@ -72,7 +72,7 @@ def test_case_58_w8_offsets_are_stripped(nc: Any, leg: str, client: Any, strip: 
 
 def test_case_58_receive_has_no_offsets(nc: Any, leg: str, simple: Any) -> None:
     sio = simple()
-    sio.connect(nc.url, transports=LEGS[leg])
+    sio.connect(nc.url, transports=LEGS[leg], wait_timeout=scaled(20))
     sio.emit("say", ("said", 1, "two"))
     assert sio.receive(timeout=scaled(20)) == ["said", 1, "two"]
     sio.emit("want", ("asked", "x"))
