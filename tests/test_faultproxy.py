@@ -543,6 +543,8 @@ def test_thread_dies_as_meant():
 class FakeServer:
     _handlers = type("Handlers", (), {"_table": {}, "restore": lambda self, table: None})()
     """Starts a thread and a socket now, and another thread on each reset, as the embedded server may."""
+    def __init__(self, **options):
+        pass
     def __enter__(self):
         start("server", self.run)
         kept.append(socket.socket())
