@@ -10,18 +10,20 @@ import http.client
 import io
 import logging
 import socket
+import sys
 import time
 import warnings
 from typing import Any, Callable, Dict, List
 
 import pytest
 
-from simplepubsub.exceptions import InvalidArgument, RefuseConnection
+from simplepubsub.exceptions import InvalidArgument, RefuseConnection, RemoteProtocolError
 from simplepubsub.server.filters import compile_filter
 from simplepubsub.transports.redact import redact_text
 from simplepubsub.webpubsub import EventHandler, odata
 from simplepubsub.webpubsub.cloud_events import decode_header_value, encode_header_value
 from simplepubsub.webpubsub.connection_string import check_endpoint, parse_connection_string
+from simplepubsub.webpubsub.json_codec import decode_service_message
 from tests.fuzz import runner
 from tests.fuzz.texts import token_of
 from tests.rawclient import upgrade_request
@@ -108,6 +110,15 @@ def test_an_endpoint_that_would_end_with_a_space(space: str) -> None:
         with pytest.raises(InvalidArgument, match="must look like"):
             check_endpoint(endpoint)
     assert check_endpoint("https://h/a/" + space) == "https://h/a"
+
+
+@pytest.mark.parametrize("opening, inner, closing", [("[", "", "]"), ('{"a":', "1", "}")], ids=["lists", "objects"])
+def test_a_value_that_is_nested_too_deeply_to_be_shown(opening: str, inner: str, closing: str) -> None:
+    limit = sys.getrecursionlimit()
+    for depth in range(limit - 150, limit):
+        text = '{"type":"streamClosed","streamId":%s%s%s}' % (opening * depth, inner, closing * depth)
+        with pytest.raises(RemoteProtocolError):
+            decode_service_message(text)
 
 
 def quick(function: Callable[[str], Any], text: str) -> None:

@@ -141,7 +141,10 @@ def decode_data(data: Any, data_type: str) -> Any:
 
 def shown(value: Any) -> str:
     """Return a value from the wire for an error text: quoted, ASCII, short enough for a close reason."""
-    return ascii(value)[:40]
+    try:
+        return ascii(value)[:40]
+    except RecursionError:  # it could just be read, and this goes a little deeper
+        return "a %s nested too deeply" % type(value).__name__
 
 
 def one_line(text: str) -> str:
