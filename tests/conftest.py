@@ -19,7 +19,7 @@ import hypothesis
 import pytest
 
 from tests.faultproxy import FaultProxy
-from tests.helpers import scaled, thread_dump, wait_until
+from tests.helpers import current_frames, scaled, thread_dump, wait_until
 from tests.shake import shake
 
 # ---- settings -------------------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ _server_sockets: Set[str] = set()
 
 def _live_threads() -> Set[threading.Thread]:
     # A foreign thread stays in the enumeration after its end on most versions: it has no frame then.
-    frames = sys._current_frames()
+    frames = current_frames()
     return {t for t in threading.enumerate() if not isinstance(t, threading._DummyThread) or t.ident in frames}
 
 

@@ -6,6 +6,7 @@ numbers.
 
 from __future__ import annotations
 
+import gc
 import socket
 import ssl
 import sys
@@ -13,7 +14,7 @@ import threading
 import time
 import traceback
 import urllib.parse
-from typing import Any, Callable, Iterable, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 from tests import peers
 from tests.children import Child, ChildResult, run_python, subprocess_python
@@ -36,8 +37,8 @@ from tests.wire import (
 __all__ = [
     "BINARY", "CLOSE", "CONTINUATION", "ECHO", "LOOPBACK", "MS", "PING", "PONG", "TEXT", "TIME_SCALE", "Certificate",
     "Child", "ChildResult", "ClosedPort", "DeafPort", "PeerConnection", "PeerFrame", "PeerGone", "Recorder", "Request",
-    "ScriptedPeer", "SilentPeer", "make_frame", "repoint", "run_python", "run_thread", "scaled", "self_signed",
-    "subprocess_python", "thread_dump", "wait_until",
+    "ScriptedPeer", "SilentPeer", "current_frames", "make_frame", "repoint", "run_python", "run_thread", "scaled",
+    "self_signed", "subprocess_python", "thread_dump", "wait_until",
 ]
 
 
@@ -46,9 +47,28 @@ def repoint(url: str, port: int, host: str = LOOPBACK) -> str:
     return urllib.parse.urlsplit(url)._replace(netloc=f"{host}:{port}").geturl()
 
 
+_frames_lock = threading.Lock()
+
+
+def current_frames() -> Dict[int, Any]:
+    """Return the frame of each thread by its ident, safely.
+
+    The interpreter's own call makes the frames (3.11) while it holds the lock that threads need to start and to end. A
+    garbage collection in it that lets another thread run, which then starts or ends one, stops the process for ever.
+    """
+    with _frames_lock:
+        enabled = gc.isenabled()
+        gc.disable()
+        try:
+            return sys._current_frames()
+        finally:
+            if enabled:
+                gc.enable()
+
+
 def thread_dump(threads: Optional[Iterable[threading.Thread]] = None) -> str:
     """Return name and stack of the given threads (default: all), for failure messages."""
-    frames = sys._current_frames()
+    frames = current_frames()
     parts = []
     for thread in threading.enumerate() if threads is None else threads:
         frame = frames.get(thread.ident or -1)

@@ -56,10 +56,10 @@ class interrupt_at:
 
 _CHILD = """
 import sys, threading, time
-from tests.helpers import wait_until
+from tests.helpers import current_frames, wait_until
 
 def blocked():
-    frame = sys._current_frames()[threading.main_thread().ident]
+    frame = current_frames()[threading.main_thread().ident]
     return frame.f_code.co_filename == threading.__file__ and frame.f_code.co_name == "wait"
 
 def announce():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import threading
 import time
 from contextlib import ExitStack
@@ -31,6 +30,7 @@ from tests.helpers import (
     PeerConnection,
     ScriptedPeer,
     SilentPeer,
+    current_frames,
     run_thread,
     scaled,
     wait_until,
@@ -123,7 +123,7 @@ def nothing() -> None:
 
 def is_waiting(thread: run_thread) -> bool:
     """Whether a thread stands in a wait inside the package."""
-    frame = sys._current_frames().get(thread.thread.ident or -1)
+    frame = current_frames().get(thread.thread.ident or -1)
     if frame is None or frame.f_code.co_filename != threading.__file__ or frame.f_code.co_name != "wait":
         return False
     while frame is not None and not frame.f_code.co_filename.startswith(PACKAGE):

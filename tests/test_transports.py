@@ -9,7 +9,6 @@ import select
 import socket
 import ssl
 import struct
-import sys
 import threading
 import time
 from typing import Any, Callable, Iterator, List, Optional, Tuple
@@ -32,7 +31,7 @@ from simplepubsub.transports.frames import (
     parse_close,
 )
 from simplepubsub.transports.websocket import WebSocketTransport
-from tests.helpers import LOOPBACK, run_thread, scaled, self_signed, wait_until
+from tests.helpers import LOOPBACK, current_frames, run_thread, scaled, self_signed, wait_until
 from tests.memory import Link, MemoryTransport, Network
 
 #: More than the buffers of a loopback connection take when nobody reads.
@@ -381,7 +380,7 @@ def wait_blocked(thread: run_thread, function: str) -> None:
     """Wait until a thread stands inside ``function``."""
 
     def inside() -> bool:
-        frame = sys._current_frames().get(thread.thread.ident or -1)
+        frame = current_frames().get(thread.thread.ident or -1)
         while frame is not None:
             if frame.f_code.co_name == function:
                 return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from typing import Any, Callable, Dict, Set, Tuple
@@ -17,7 +16,7 @@ from simplepubsub.socketio import exceptions
 from simplepubsub.socketio.manager import Manager, State
 from simplepubsub.socketio.packet import PacketType
 from simplepubsub.socketio.seams import Connected
-from tests.helpers import run_thread, scaled, subprocess_python, wait_until
+from tests.helpers import current_frames, run_thread, scaled, subprocess_python, wait_until
 
 from .fake import PATIENCES, FakeServer, Log, make
 
@@ -78,7 +77,7 @@ def ends(call: Callable[[], Any], kind: type) -> None:
 
 def is_waiting(thread: run_thread) -> bool:
     """Whether a thread stands in a wait inside the package."""
-    frame = sys._current_frames().get(thread.thread.ident or -1)
+    frame = current_frames().get(thread.thread.ident or -1)
     waits = frame is not None and frame.f_code.co_name in ("wait", "join", "acquire", "_wait_for_tstate_lock")
     while frame is not None:
         if waits and frame.f_code.co_filename.startswith(PACKAGE):
@@ -288,10 +287,10 @@ def test_p4_join_and_leave_from_many_threads(switch_interval: Any) -> None:
 #: For a child process: print "waiting" when the main thread stands in a wait of the package after `begun` is set.
 ANNOUNCE = """
 import sys, threading
-from tests.helpers import wait_until
+from tests.helpers import current_frames, wait_until
 
 def stands():
-    frame = sys._current_frames()[threading.main_thread().ident]
+    frame = current_frames()[threading.main_thread().ident]
     return any(f.f_code.co_filename.endswith("deadline.py") for f in (frame, frame.f_back) if f is not None)
 
 def announce():
