@@ -6,7 +6,8 @@
 //   parser         "msgpack"                    delay    ms that a middleware of every namespace waits
 //   tls            {cert, key, ca}              token    required as access_token; GET /negotiate tells endpoint and path
 //   refuse         what allowRequest says (403) requests true: log each HTTP request
-// get {key} -> what was `put` there   emit {namespace, room, args, volatile}   close -> io.close()   clients -> how many
+// get {key} -> what was `put` there   count {key} -> how many   emit {namespace, room, args, volatile}
+// close -> io.close()   clients -> how many
 // polled -> whether every session can be written to: a poll waits for that, or it is a WebSocket
 // miss {sid} -> end the connection of a socket as after a ping timeout, unless it has ended
 // Bytes are {"$bytes": base64} here.
@@ -217,6 +218,9 @@ const commands = {
   },
   get(command, peer) {
     return peer.store[command.key] || [];
+  },
+  count(command, peer) {
+    return (peer.store[command.key] || []).length;
   },
   emit({ namespace, room, args, volatile: drop }, peer) {
     let target = peer.io.of(namespace || "/");

@@ -189,6 +189,9 @@ class ThreadingPeer(Peer):
         if op == "get":
             with self.lock:
                 return list(self.store.get(command["key"], []))
+        if op == "count":
+            with self.lock:
+                return len(self.store.get(command["key"], []))
         if op == "emit":
             name, args = command["args"][0], command["args"][1:]
             return self.sio.emit(name, packed(args), room=command.get("room"), namespace=command.get("namespace"))
@@ -286,6 +289,8 @@ class AsgiPeer(Peer):
     async def command(self, op: str, command: Dict[str, Any]) -> Any:
         if op == "get":
             return list(self.store.get(command["key"], []))
+        if op == "count":
+            return len(self.store.get(command["key"], []))
         if op == "emit":
             name, args = command["args"][0], command["args"][1:]
             await self.sio.emit(name, packed(args), room=command.get("room"), namespace=command.get("namespace"))

@@ -132,7 +132,8 @@ class Peer:
         """Wait until clients have `put` so many values under ``key``."""
         from tests.helpers import wait_until
 
-        wait_until(lambda: len(self.get(key)) >= count, timeout, "%d values of %s" % (count, key))
+        wait_until(lambda: self.process.do("count", server=self.number, key=key) >= count, timeout,
+                   "%d values of %s" % (count, key))
         return self.get(key)
 
     def emit(self, *args: Any, **where: Any) -> None:

@@ -130,11 +130,12 @@ def test_case_44_order_and_w1_whole_binaries(peer: Any, leg: str, client: Any, s
     join(sio, peer, leg)
     sio.emit("burst", 1000)
     sio.emit("burstbin", 500)
-    recorder.wait_for(1500 + 1, 30)
+    recorder.wait_for(1500 + 1, 40)
     assert [args[0] for args in recorder.payloads("n")] == list(range(1000))
     assert recorder.payloads("b") == [[i, bytes([i % 256]) * 8, {"x": [b"%d" % i, b""]}] for i in range(500)]
 
 
+@pytest.mark.timeout(400)
 def test_case_45_w25_binary_emits_of_eight_threads(peer: Any, leg: str, client: Any) -> None:
     sio = join(client(), peer, leg)
     key = "case45 " + leg
@@ -148,7 +149,7 @@ def test_case_45_w25_binary_emits_of_eight_threads(peer: Any, leg: str, client: 
         thread.start()
     for thread in threads:
         thread.join()
-    found = peer.wait_store(key, 1600, 30)[-1600:]
+    found = peer.wait_store(key, 1600, 60)[-1600:]
     for number in range(8):
         mine = [value for value in found if value[0] == number]
         assert mine == [[number, i, bytes([number]) * 20, {"deep": [b"%d" % i, b""]}] for i in range(200)]

