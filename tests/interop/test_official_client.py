@@ -12,7 +12,7 @@ import pytest
 
 from simplepubsub.server import ALL_ROLES
 from tests import peers
-from tests.helpers import Recorder, scaled, wait_until
+from tests.helpers import Recorder, run_thread, scaled, wait_until
 
 sdk = peers.require("azure.messaging.webpubsubclient", "the official client must work with our server", python=(3, 8))
 models = peers.require("azure.messaging.webpubsubclient.models", "its data types and errors", python=(3, 8))
@@ -46,7 +46,11 @@ class Official:
         return self
 
     def __exit__(self, *_):
-        self.client.close()
+        # It locks itself in for ever when somebody, such as a rejoin, still waits for an ack: then its threads stay.
+        closing = run_thread(self.client.close)
+        closing.thread.start()
+        if closing.done.wait(scaled(10)):
+            closing.result()
 
     def messages(self, count, event="group-message"):
         received = self.recorder.wait_for(count, timeout=20, name=event)
