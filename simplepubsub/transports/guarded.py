@@ -7,6 +7,7 @@ changed.
 
 from __future__ import annotations
 
+import errno
 import functools
 import io
 import socket
@@ -18,6 +19,10 @@ import urllib3
 from .dial import close_unfinished
 
 __all__ = ["Aborted", "Guardian", "guard_pool"]
+
+#: urllib3 takes these for a server that has answered and closed before it had the whole request. It would go on to read
+#: the answer, from a connection that was never made.
+_OVERLOOKED = (errno.EPIPE, errno.ECONNRESET, errno.ESHUTDOWN, errno.EPROTOTYPE)
 
 #: Before 2.0.
 _OLD_URLLIB3 = not hasattr(urllib3, "BaseHTTPResponse")
@@ -230,6 +235,8 @@ class _GuardedConnection:
             self.sock = _GuardedSocket(self.sock, self.guardian)
         except Exception as error:
             close_unfinished(error)
+            if getattr(error, "errno", None) in _OVERLOOKED:
+                raise ConnectionAbortedError(str(error)) from error
             raise
         finally:
             if self._twin is not None:
