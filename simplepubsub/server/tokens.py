@@ -6,6 +6,7 @@ never contain a token or a key.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 import jwt
@@ -24,6 +25,9 @@ MIN_KEY_BYTES = 32
 
 #: Seconds by which clocks may differ (protocol reference 4.1).
 CLOCK_SKEW = 300
+
+#: The compact serialization of RFC 7515 section 7.1: base64url without padding.
+_COMPACT = re.compile(r"[A-Za-z0-9_.-]*")
 
 _GROUPS = "webpubsub.group"
 _NAME_ID = "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/nameidentifier"
@@ -115,6 +119,8 @@ class Tokens:
                 payload: Any = jwt.decode(token, key, algorithms=["HS256"], leeway=CLOCK_SKEW, options=options)
                 if "crit" in jwt.get_unverified_header(token):  # RFC 7515 section 4.1.11; older versions overlook it
                     raise jwt.InvalidTokenError("it needs an extension that is not known here")
+                if not _COMPACT.fullmatch(token):  # the decoder skips what does not belong there
+                    raise jwt.InvalidTokenError("it has characters that are not base64url")
                 return dict(payload)
             except jwt.InvalidSignatureError as problem:
                 error = problem
