@@ -179,6 +179,7 @@ def test_requests_that_are_not_http_leave_no_token_in_the_log(server: Any, caplo
     with caplog.at_level(logging.DEBUG):
         for bad in (good.replace(b"GET /", b"GET /\xff", 1), good.replace(b"&" if b"&" in good else b"?", b"?\x01", 1),
                     good.replace(b"Upgrade: websocket", b"Upgr\0ade: websocket"),
+                    good.replace(b"GET /", b"GET http://[::1/", 1),
                     b"GET / HTTP/1.1\r\nAuthorization: Bearer " + token.encode() + b"\0\r\n\r\n"):
             assert raw(server, bad)[8:13] == b" 400 "
     assert "not HTTP" in caplog.text and "Traceback" not in caplog.text

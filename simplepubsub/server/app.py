@@ -27,7 +27,7 @@ from .control import ConnectionInfo, HubControl, connection_info
 from .dispatcher import Dispatcher
 from .endpoint import ClientEndpoint, check_hub_name
 from .faults import Faults
-from .http_edges import FirstRequests, HttpLog, add_routes, no_such_address
+from .http_edges import FirstRequests, HttpLog, add_routes, no_such_address, protocol_factory
 from .limits import Limits
 from .listener import Acceptor, listen, printable_host
 from .loop import LoopThread, breathe
@@ -282,7 +282,7 @@ class Server(Registration):
         runner = web.AppRunner(app, access_log=None, handle_signals=False, auto_decompress=False, logger=HttpLog())
         await runner.setup()
         http: Any = runner.server
-        acceptor = Acceptor(loop, listener, http, self._ssl, first_requests.expect)
+        acceptor = Acceptor(loop, listener, protocol_factory(http), self._ssl, first_requests.expect)
         try:
             ready.set_result(None)
             await self._stopping.wait()

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, Dict
+from typing import Any, Callable, Dict
 
+import aiohttp
 from aiohttp import web
 from aiohttp.http import HttpProcessingError, HttpVersion11
+from aiohttp.http_exceptions import BadHttpMessage
 
-__all__ = ["FirstRequests", "HttpLog", "add_routes", "no_such_address"]
+__all__ = ["FirstRequests", "HttpLog", "add_routes", "no_such_address", "protocol_factory"]
 
 log = logging.getLogger("simplepubsub.server")
+
+#: Until 3.13 an address that urllib cannot split is an error of asyncio's, with a traceback, instead of an answer.
+_ADDRESSES_FAIL = tuple(map(int, aiohttp.__version__.split(".")[:2])) < (3, 14)
 
 
 class HttpLog:
@@ -33,6 +38,36 @@ class HttpLog:
             log.error("a request could not be answered", exc_info=error or True)
 
     error = exception
+
+
+class Parser:
+    """A request parser of aiohttp that takes every request it cannot read for a bad one."""
+
+    def __init__(self, parser: Any) -> None:
+        self._parser = parser
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._parser, name)
+
+    def feed_data(self, data: bytes) -> Any:
+        """Return what `data` completes. Raises HttpProcessingError."""
+        try:
+            return self._parser.feed_data(data)
+        except ValueError:
+            raise BadHttpMessage("the address cannot be read") from None
+
+
+def protocol_factory(server: Any) -> Callable[[], Any]:
+    """Return what makes the protocol of one connection."""
+    if not _ADDRESSES_FAIL:
+        return server  # type: ignore[no-any-return]
+
+    def make() -> Any:
+        handler = server()
+        handler._request_parser = Parser(handler._request_parser)  # no later version can change these any more
+        return handler
+
+    return make
 
 
 class FirstRequests:

@@ -15,7 +15,6 @@ import logging
 import random
 import re
 import socket
-import sys
 import urllib.parse
 from types import SimpleNamespace
 from typing import Any, Dict, List, Optional, Tuple
@@ -28,7 +27,7 @@ from simplepubsub.server import Limits, Server
 from simplepubsub.server.dispatcher import Dispatcher
 from simplepubsub.server.endpoint import ClientEndpoint
 from simplepubsub.server.handlers import Handlers
-from simplepubsub.server.http_edges import add_routes, no_such_address
+from simplepubsub.server.http_edges import Parser, add_routes, no_such_address
 from simplepubsub.server.hub import hub_of
 from simplepubsub.server.paging import Cursors
 from simplepubsub.server.permissions import ALL_ROLES, Permissions
@@ -347,19 +346,15 @@ class House:
 
     async def _ask(self, data: bytes, tail: bytes) -> Tuple[int, Optional[web.StreamResponse], Optional[FakeTransport]]:
         base = BaseProtocol(self.loop)
-        parser = HttpRequestParser(
+        parser = Parser(HttpRequestParser(
             base, self.loop, 2**16, max_line_size=8190, max_field_size=8190, auto_decompress=False
-        )
+        ))
         try:
             messages, _, _ = parser.feed_data(data)
             if not messages:
                 return 0, None, None
             message, payload = messages[0]
         except HttpProcessingError:
-            return 0, None, None
-        except ValueError:  # aiohttp 3.8 lets its URL parser's error through, and its connection is closed
-            if sys.version_info >= (3, 8):
-                raise
             return 0, None, None
         try:
             parser.feed_eof()

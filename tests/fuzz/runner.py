@@ -84,8 +84,6 @@ class ErrorLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
-        if sys.version_info < (3, 8) and "data_received() call failed" in text and _is_value_error(record):
-            return  # aiohttp 3.8, the last for Python 3.7, lets its URL parser's error through and closes
         if record.levelno >= logging.ERROR or record.exc_info:
             detail = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else ""
             self.bad.append("%s: %s %s" % (record.name, text[:300], detail[-3000:]))
@@ -96,10 +94,6 @@ class ErrorLog(logging.Handler):
         """Raise AssertionError when something was noted since the last time."""
         bad, self.bad = self.bad, []
         assert not bad, bad[0]
-
-
-def _is_value_error(record: logging.LogRecord) -> bool:
-    return bool(record.exc_info) and isinstance(record.exc_info[1], ValueError)  # type: ignore[index]
 
 
 class Watch:
