@@ -36,21 +36,8 @@ __all__ = [
     "WebPubSubServiceClient",
     "__version__",
 ]
-__all__ += exceptions.__all__
 
 # Whoever imports one face of the package need not load the others.
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        ".webpubsub": [
-            "InvokeResult",
-            "Message",
-            "RetryPolicy",
-            "StreamReader",
-            "StreamWriter",
-            "WebPubSubClient",
-            "WebPubSubClientCredential",
-            "WebPubSubServiceClient",
-        ],
-    },
-)
+__getattr__, __dir__ = lazy_names(__name__, {".webpubsub": [name for name in __all__ if name != "__version__"]})
+
+__all__ += exceptions.__all__
