@@ -23,8 +23,10 @@ from typing import Any, Callable
 
 __all__ = ["shake"]
 
-#: For how long a thread is stopped at most, in seconds.
+#: For how long a thread is stopped at most, in seconds; before its first line a new one, which is stopped more often.
 LONGEST = 0.03
+LONGEST_START = 0.5
+STARTS = 5
 
 _sleep = time.sleep
 _random = random.Random()
@@ -37,6 +39,12 @@ def _pause() -> None:
         _sleep(draw / _chance * LONGEST)
     elif draw < 0.2 + _chance:
         _sleep(0)  # let others have a turn
+
+
+def _pause_at_start() -> None:
+    draw = _random.random()
+    if draw < STARTS * _chance:
+        _sleep(draw / (STARTS * _chance) * LONGEST_START)
 
 
 def _shaken(function: Callable[..., Any], before: bool, after: bool) -> Callable[..., Any]:
@@ -77,7 +85,13 @@ def shake(setting: str) -> None:
         _patch(socket.socket, name, before=True, after=True)
     for name in ("recv", "recv_into", "accept"):
         _patch(socket.socket, name, after=True)
-    _patch(threading.Thread, "_bootstrap_inner", before=True)
+    run = threading.Thread.run
+
+    def late(thread: threading.Thread) -> None:
+        _pause_at_start()  # here and not before start() returns, which waits for the thread
+        run(thread)
+
+    threading.Thread.run = late  # type: ignore[method-assign]
     _patch(threading.Thread, "start", after=True)
     _patch(threading.Condition, "wait", after=True)
     _patch(threading.Condition, "notify", after=True)

@@ -402,6 +402,7 @@ class RawServer:
             session.events.append(method)
             session.busy[method] += 1
             session.most[method] = max(session.most[method], session.busy[method])
+            self.changed.notify_all()
         try:
             return self._post(session, request) if method == "POST" else self._poll(session)
         finally:
@@ -482,6 +483,9 @@ class RawServer:
                 session.events.append("ws:%s" % payload if isinstance(payload, str) else "ws:bytes")
             if not session.upgraded:
                 if payload == "2probe":
+                    if not self.release_polls:
+                        with self.changed:  # the poll that is kept: the probe may have been quicker
+                            self.changed.wait_for(lambda: self._stopped or session.busy["GET"])
                     if self.probe_answer is not None:
                         websocket.send(self.probe_answer)
                     with self.changed:  # after the answer: whoever waits for this may send on the WebSocket at once
