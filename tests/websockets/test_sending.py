@@ -110,10 +110,11 @@ def test_messages_in_a_row_share_system_calls(monkeypatch):
     """How many depends on the machine, but for two things: what counts as in a row, and when the poller gets a turn."""
     monkeypatch.setattr(connection_module, "IN_A_ROW", 3600.0)
     with pair() as (client, server):
-        calls, go = [], threading.Event()
+        calls, blocked, go = [], threading.Event(), threading.Event()
+        client._poller.call(lambda: (blocked.set(), go.wait(scaled(20))))
+        assert blocked.wait(scaled(10))  # not before: the beginning of a connection writes what it finds
         real = client._sock.send
         client._sock.send = lambda data, done: (calls.append(1), real(data, done))
-        client._poller.call(lambda: go.wait(scaled(20)))
         for number in range(1000):
             client.send("%020d" % number)
         assert 1 <= len(calls) <= 3, len(calls)  # the first at once, and whenever 16 KiB have gathered
