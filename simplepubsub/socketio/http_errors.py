@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import requests
 
 from ..exceptions import AuthenticationError, ConnectError, ConnectTimeout, HandshakeRejected, TransportError
-from ..transports.polling import Aborted
+from ..transports.guarded import Aborted
 from ..transports.redact import MASK, redact_text
 
 __all__ = [

@@ -15,10 +15,10 @@ from requests.adapters import BaseAdapter, HTTPAdapter
 from urllib3.util.retry import Retry
 
 from ..core.deadline import Deadline
-from .guarded import Aborted, Guardian, guard_pool
+from .guarded import Guardian, guard_pool
 from .tcp import open_tcp
 
-__all__ = ["Aborted", "Wire", "twin_session"]
+__all__ = ["Wire", "twin_session"]
 
 
 class Wire(Guardian):

@@ -20,7 +20,7 @@ from ..core.deadline import Deadline
 from ..transports.guarded import Aborted, Guardian, guard_pool
 from ..transports.tcp import open_tcp
 
-__all__ = ["Aborted", "Answer", "Line"]
+__all__ = ["Answer", "Line"]
 
 #: Longest single wait in seconds, after which signals are looked at: Ctrl-C cannot interrupt a wait on Windows.
 _SLICE = 0.1 if sys.platform == "win32" else 1.0

@@ -149,8 +149,9 @@ class Channel(Writer):
     def _begin(self) -> None:
         self._poller.add(self)
         self.flush()  # what is to go out first, before anything that arrives can lead to an answer or to the end
-        if self._early:
-            self._take(self._early)
+        early, self._early = self._early, b""
+        if early:
+            self._take(early)
         self.update()
         self._tick()
 

@@ -11,8 +11,8 @@ from ..core.deadline import Deadline, check_timeout, wait
 from ..exceptions import InvalidArgument, SimplePubSubError, TransportError
 from ..transports.frames import PING, PONG, encode_frame, encode_frames, mask_key
 from .channel import Channel, Settings
-from .exceptions import ConnectionClosedOK, SendTimeout
-from .messages import Data, Request, Response, State, check_close, control_payload, frames_of
+from .exceptions import SendTimeout
+from .messages import Data, Request, Response, State, check_close, control_payload, frames_of, until_closed
 from .poller import Poller
 
 __all__ = ["Connection", "address_of", "broadcast"]
@@ -82,12 +82,7 @@ class Connection(Channel):
         return data
 
     def __iter__(self) -> Iterator[Data]:
-        while True:
-            try:
-                message = self.recv()
-            except ConnectionClosedOK:
-                return
-            yield message
+        return until_closed(self.recv)
 
     # --- sending ------------------------------------------------------------------------------------------------------
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 
 from ..exceptions import InvalidArgument
 from ..transports.frames import BINARY, CONT, MAX_CONTROL_PAYLOAD, TEXT, Frame, utf8
+from .exceptions import ConnectionClosedOK
 
 __all__ = ["Data", "Headers", "Request", "Response", "State", "check_close", "control_payload", "frames_of"]
+__all__ += ["until_closed"]
 
 #: A message: str for text, bytes for binary.
 Data = Any
@@ -114,6 +116,16 @@ def _fragments(parts: Iterator[Any], text: Optional[bool]) -> Iterator[Fragment]
         begun = True
         waiting = _payload(part, text)[1]
     yield CONT if begun else opcode, waiting, True
+
+
+def until_closed(recv: Callable[[], Data]) -> Iterator[Data]:
+    """Yield what ``recv`` returns until the connection has ended normally. Raises what else it raises."""
+    while True:
+        try:
+            message = recv()
+        except ConnectionClosedOK:
+            return
+        yield message
 
 
 def control_payload(data: Any) -> bytes:

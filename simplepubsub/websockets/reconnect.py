@@ -20,7 +20,7 @@ from ..exceptions import ConnectError, ForkedError, InvalidArgument, MessagesLos
 from ..transports.dial import WebSocketDial
 from .client import ClientConnection, Plan
 from .exceptions import ConnectionClosed, ConnectionClosedOK, SendTimeout
-from .messages import Data, State, check_close
+from .messages import Data, State, check_close, until_closed
 
 __all__ = ["Gap", "ReconnectingConnection", "reconnect"]
 
@@ -261,12 +261,7 @@ class ReconnectingConnection:
         return ConnectionClosedOK("the connection was closed by close()", code=1000, by="client")
 
     def __iter__(self) -> Iterator[Data]:
-        while True:
-            try:
-                message = self.recv()
-            except ConnectionClosedOK:
-                return
-            yield message
+        return until_closed(self.recv)
 
     def send(self, message: Any, text: Optional[bool] = None, *, timeout: Optional[float] = None) -> None:
         """Send on the present connection; without one, wait up to ``timeout`` seconds (None: no limit) for the next.
