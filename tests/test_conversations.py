@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from typing import Any, List, Optional
+from typing import Any, Iterator, List, Optional, Tuple
 
 import pytest
 
@@ -193,8 +194,9 @@ def test_an_answer_is_counted_before_anybody_knows_of_it() -> None:
     assert counted == [2, 2]
 
 
-def test_flush_returns_when_the_futures_are_done() -> None:
-    # It did when they were about to be.
+@contextlib.contextmanager
+def held_answers() -> Iterator[Tuple[Any, List[Any], threading.Event]]:
+    """Yield a client, two answered sends and an event, until which a callback holds up the second one's future."""
     network = Network()
     network.on_command = lambda link, command: True
     entered, release = threading.Event(), threading.Event()
@@ -203,6 +205,12 @@ def test_flush_returns_when_the_futures_are_done() -> None:
         futures[0].add_done_callback(lambda future: (entered.set(), release.wait(scaled(10))))
         network.links[0].say(*[{"type": "ack", "ackId": future.ack_id, "success": True} for future in futures])
         assert entered.wait(scaled(5))
+        yield client, futures, release
+
+
+def test_flush_returns_when_the_futures_are_done() -> None:
+    # It did when they were about to be.
+    with held_answers() as (client, futures, release):
         with run_thread(lambda: [client.flush(scaled(10)), futures[1].done()]) as flushing:
             assert not flushing.done.wait(0.05)
             release.set()
@@ -210,14 +218,7 @@ def test_flush_returns_when_the_futures_are_done() -> None:
 
 
 def test_flush_gives_up_on_a_callback_that_does_not_end() -> None:
-    network = Network()
-    network.on_command = lambda link, command: True
-    entered, release = threading.Event(), threading.Event()
-    with memory_client(network) as client:
-        futures = [client.send_to_group_nowait("g", "x") for _ in range(2)]
-        futures[0].add_done_callback(lambda future: (entered.set(), release.wait(scaled(10))))
-        network.links[0].say(*[{"type": "ack", "ackId": future.ack_id, "success": True} for future in futures])
-        assert entered.wait(scaled(5))
+    with held_answers() as (client, futures, release):
         with pytest.raises(FlushTimeout, match="callback"):
             client.flush(MS)
         release.set()
